@@ -1,0 +1,1 @@
+"""The site: agent, enrolment, training, update protection, scoring."""

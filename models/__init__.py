@@ -1,0 +1,1 @@
+"""Architectures, losses, metrics, and the int8 release of a model."""

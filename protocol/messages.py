@@ -1,0 +1,125 @@
+"""What the centre may ask of a site, and what a site may answer. Plans and weights travel; code never does.
+
+An `Instruction` is signed by the federation's signing key, a `Reply` by the site's Ed25519 identity. Both are a canonical JSON
+header plus named binary blobs; the header holds the blobs' SHA-256, so that the one signature covers everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fedsite.protocol import documents, shape
+from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
+
+INSTRUCTION_SCHEMA = "fedsite.instruction/1"
+REPLY_SCHEMA = "fedsite.reply/1"
+
+Kind = Literal["prepare", "train", "evaluate", "calibrate", "install", "finish"]
+Outcome = Literal["ok", "refused", "failed"]
+
+MAX_HEADER = 4 << 20  # bytes
+MAX_BLOB = 1 << 30  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Clear part of an instruction.
+
+    Blobs by kind — prepare: `plan`; train: `model` (+ `normalisation` in round 1 of a site's run); evaluate: `model`;
+    calibrate: `graph` (ONNX); install: none (the site downloads the release it names in `body`); finish: none.
+    """
+
+    schema: Literal["fedsite.instruction/1"] = INSTRUCTION_SCHEMA
+    kind: Kind
+    federation: str  # id, hex
+    site_id: str  # id, hex
+    run_id: str  # ULID
+    round: int  # from 1; 0 for prepare
+    attempt: int  # from 1
+    plan_hash: str  # hex
+    model_hash: str = ""  # hex, of the weights in `model`; empty where there are none
+    run_key: str = ""  # base64 of the run's sealing key (sealing.PublicKey), empty when protection is none
+    expires: str = ""  # RFC 3339; answers after this are not counted
+    body: dict[str, Any] = field(default_factory=dict)
+    blobs: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyHeader:
+    """Clear part of a reply: who, to what, with which outcome. Everything data-dependent is in the sealed blob `values`."""
+
+    schema: Literal["fedsite.reply/1"] = REPLY_SCHEMA
+    kind: Kind
+    federation: str
+    site_id: str
+    run_id: str
+    round: int
+    attempt: int
+    instruction: str  # SHA-256 hex of the instruction's header bytes
+    outcome: Outcome
+    code: RefusalCode | None = None
+    body: dict[str, Any] = field(default_factory=dict)
+    blobs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One message on the wire: canonical header, its signature, blobs."""
+
+    header: bytes
+    signature: bytes  # 64 bytes, Ed25519
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return len(self.header) + len(self.signature) + sum(len(blob) for blob in self.blobs.values())
+
+
+def blob_hashes(blobs: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of each blob, hex."""
+    return {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+
+
+def check_blobs(expected: Mapping[str, str], blobs: Mapping[str, bytes]) -> None:
+    """Check that the blobs are those the header names.
+
+    Raises:
+        IntegrityError: a blob is missing, unexpected, too large, or has another hash.
+    """
+    if set(expected) != set(blobs):
+        raise IntegrityError(f"blobs {sorted(blobs)}", allowed=f"{sorted(expected)}", refusal=RefusalCode.MALFORMED)
+    for name, blob in blobs.items():
+        if len(blob) > MAX_BLOB:
+            raise IntegrityError(f"blob {name} of {len(blob)} bytes", allowed=f"at most {MAX_BLOB}", refusal=RefusalCode.TOO_LARGE)
+        if hashlib.sha256(blob).hexdigest() != expected[name]:
+            raise IntegrityError(f"blob {name} has another hash than its header says", refusal=RefusalCode.MALFORMED)
+
+
+def read_header(data: bytes) -> Header:
+    """Parse an instruction's header; its signature is checked before (signing.open_instruction).
+
+    Raises:
+        DocumentError: not of this schema.
+    """
+    return shape.read(Header, documents.document(data, INSTRUCTION_SCHEMA, limit=MAX_HEADER))
+
+
+def read_reply(data: bytes) -> ReplyHeader:
+    """Parse a reply's header.
+
+    Raises:
+        DocumentError: not of this schema, an unknown code, or a code that does not fit its outcome.
+    """
+    value = documents.document(data, REPLY_SCHEMA, limit=MAX_HEADER)
+    code = value.get("code")
+    if code is not None and code not in set(RefusalCode):
+        raise DocumentError(f"refusal code {code!r}", allowed="a known code", next_step="upgrade the server: pip install --upgrade fedsite")
+    reply = shape.read(ReplyHeader, {**value, "code": None})
+    if (reply.outcome == "ok") != (code is None):
+        raise DocumentError(f"outcome {reply.outcome} with code {code}", allowed="a code exactly when the outcome is not ok")
+    return dataclasses.replace(reply, code=None if code is None else RefusalCode(code))

@@ -1,0 +1,178 @@
+"""RoundPlan: everything a site is asked to agree to, as one canonical document. Its hash is bound into every signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from fedsite.protocol import documents, shape
+from fedsite.protocol.errors import DocumentError
+
+SCHEMA = "fedsite.plan/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalPlan:
+    """What a site does with the model in one round."""
+
+    steps: int  # optimizer steps per round
+    sampling_rate: float  # q: each privacy unit joins a step's batch with this probability (Poisson)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    proximal: float = 0.0  # FedProx μ; 0 is FedAvg
+    learning_rate_decay: float = 1.0  # learning rate of round r is learning_rate * decay^(r-1)
+
+    def __post_init__(self) -> None:
+        _range("steps", self.steps, 1, 1_000_000)
+        _range("sampling_rate", self.sampling_rate, 1e-9, 1.0)
+        _range("learning_rate", self.learning_rate, 0.0, 1e3)
+        _range("momentum", self.momentum, 0.0, 0.9999)
+        _range("learning_rate_decay", self.learning_rate_decay, 0.01, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyPlan:
+    """Differential privacy at the site (PRIVACY.md). `none` prints no ε anywhere.
+
+    Every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard deviation divided by the
+    L2 sensitivity of what it hides. `epsilon` is the composition of all of them over the whole run.
+    """
+
+    mode: Literal["none", "sample"] = "none"
+    unit: Literal["window", "entity"] = "window"  # one record: a window, or all windows of one engine / patient / machine
+    adjacency: Literal["add-remove"] = "add-remove"
+    epsilon: float | None = None  # target for the whole run
+    delta: float = 1e-5
+    clip: float = 1.0  # clipping norm of one unit's gradient
+    noise_multiplier: float = 0.0  # DP-SGD, solved from epsilon when the plan is made
+    statistics_noise: float = 0.0  # noise multiplier of the normalisation statistics; 0: schema ranges are used, no data read
+    evaluation_noise: float = 0.0  # noise multiplier of one evaluation; 0: no evaluation on private holdouts
+    calibration_noise: float = 0.0  # noise multiplier of the int8 calibration histograms; 0: ranges from the weights and schema
+    accountant: Literal["prv", "rdp"] = "prv"
+
+    def __post_init__(self) -> None:
+        _range("delta", self.delta, 1e-15, 0.1)
+        _range("clip", self.clip, 1e-9, 1e9)
+        if self.epsilon is not None:
+            _range("epsilon", self.epsilon, 1e-6, 1e6)
+        if self.mode == "sample" and not self.noise_multiplier > 0:
+            raise DocumentError(f"noise_multiplier is {self.noise_multiplier}", allowed="above 0 when privacy.mode is sample")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundsPlan:
+    """Bounds of a round: it ends with a named outcome, always."""
+
+    count: int
+    minimum: int = 2  # replies below this: abandoned
+    goal: int | None = None  # replies wanted; None: every site asked
+    over_select: float = 1.0  # asks ceil(goal * over_select) sites
+    deadline_s: float = 120.0  # seconds from the first instruction to the last reply counted
+    wait_s: float = 60.0  # seconds to wait for `minimum` sites to be online
+    evaluate_every: int = 1  # rounds between federated evaluations; the last model is always evaluated
+    patience: int = 3  # abandoned rounds in a row that end the run
+
+    def __post_init__(self) -> None:
+        _range("count", self.count, 1, 100_000)
+        _range("minimum", self.minimum, 1, 1_000_000)
+        if self.goal is not None and self.goal < self.minimum:
+            raise DocumentError(f"goal is {self.goal}", allowed=f"at least rounds.minimum ({self.minimum})")
+        _range("over_select", self.over_select, 1.0, 10.0)
+        _range("deadline_s", self.deadline_s, 0.1, 86_400)
+        _range("wait_s", self.wait_s, 0, 86_400)
+        _range("evaluate_every", self.evaluate_every, 1, 100_000)
+        _range("patience", self.patience, 1, 1_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtectionPlan:
+    """How an update is hidden on its way. `none` needs the site's explicit opt-in."""
+
+    mode: Literal["sealed", "none"] = "sealed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyPlan:
+    """How updates become the next global model."""
+
+    name: str = "fedavg"
+    options: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """The architecture and what of it is trained."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)  # architecture's own settings (hidden sizes, channels, …)
+    trainable: str = "all"  # all, head, or a glob over parameter names
+    init_hash: str = ""  # SHA-256 (hex) of the canonical weights the run starts from
+    parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePlan:
+    """The int8 model made of the result."""
+
+    enabled: bool = True
+    parity: float = 0.02  # largest relative loss of the metric allowed between fp32 and int8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostPlan:
+    """What one site pays, so that it can say no."""
+
+    bytes_down: int = 0  # per round
+    bytes_up: int = 0
+    epsilon: float | None = None  # whole run, composed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan:
+    """One federated run, as both ends validate it."""
+
+    schema: Literal["fedsite.plan/1"] = SCHEMA
+    federation: str  # federation id, hex
+    run_id: str  # ULID
+    created: str  # RFC 3339, UTC
+    task: dict[str, Any]  # the whole task document (telemetry.schema reads it)
+    model: ModelPlan
+    local: LocalPlan
+    privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
+    protection: ProtectionPlan = field(default_factory=ProtectionPlan)
+    strategy: StrategyPlan = field(default_factory=StrategyPlan)
+    rounds: RoundsPlan
+    release: ReleasePlan = field(default_factory=ReleasePlan)
+    cost: CostPlan = field(default_factory=CostPlan)
+    seed: int = 0  # initial weights only; never a site's noise (PRIVACY.md rule 2)
+
+    @classmethod
+    def parse(cls, data: bytes) -> RoundPlan:
+        """Read and validate a plan.
+
+        Raises:
+            DocumentError: not canonical JSON of this schema, or a value out of range.
+        """
+        return shape.read(cls, documents.document(data, SCHEMA))
+
+    def encode(self) -> bytes:
+        """The canonical bytes."""
+        return documents.canonical(shape.plain(self))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical bytes, hex."""
+        return documents.digest(shape.plain(self))
+
+    @property
+    def task_name(self) -> str:
+        """The task's name, for people."""
+        return str(self.task.get("name", ""))
+
+
+def _range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise DocumentError(f"{name} is {value}", allowed=f"{low} to {high}")

@@ -1,0 +1,1 @@
+"""The central host: guarded SuperLink, rounds, aggregation, releases."""

@@ -1,0 +1,1 @@
+"""The researcher: demo, baselines, report."""

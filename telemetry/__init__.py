@@ -1,0 +1,1 @@
+"""From telemetry files to windows: schema, sources, windows, features, statistics."""
