@@ -1,0 +1,9 @@
+"""`fedsite data`."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""

@@ -1,0 +1,167 @@
+"""What a command prints: values on stdout, talk on stderr, every error as found, allowed, next, with its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsite.protocol.errors import ExitCode
+
+ERROR_SCHEMA = "fedsite.error/1"
+
+# Lower layers may not import the error tree; their exceptions carry the same three fields, known by their package.
+_EXIT_BY_PACKAGE = {"fedsite.telemetry": ExitCode.DATA, "fedsite.privacy": ExitCode.BUDGET}
+_STORAGE_ERRNO = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
+
+
+def emit(value: Any, as_json: bool) -> None:
+    """Print one value on stdout: as one line of JSON, or for people.
+
+    For people a mapping becomes aligned `key  value` lines (its `schema` is left out), a list of mappings a table, and
+    anything else its text.
+    """
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+        return
+    for line in _lines(value):
+        print(line)
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print one line of talk on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented exit code of an exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return int(ExitCode.INTERRUPTED)
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int) and hasattr(error, "found"):
+        return int(code)
+    if hasattr(error, "found"):
+        for kind in type(error).__mro__:
+            for package, known in _EXIT_BY_PACKAGE.items():
+                if kind.__module__.startswith(package):
+                    return int(known)
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNO:
+        return int(ExitCode.STORAGE)
+    return int(ExitCode.INTERNAL)
+
+
+def fail(error: BaseException, as_json: bool | None = None) -> int:
+    """Print an error on stderr and return the exit code to end with.
+
+    An exception without `found` is a defect of ours: one line, and the traceback in a private log file that is named.
+
+    Args:
+        error: what was raised.
+        as_json: one JSON line (`fedsite.error/1`) instead of text; None asks the command line.
+    """
+    as_json = "--json" in sys.argv if as_json is None else as_json
+    code = exit_code(error)
+    found, allowed, next_step = _fields(error)
+    if as_json:
+        value = {
+            "schema": ERROR_SCHEMA,
+            "error": type(error).__name__,
+            "found": found,
+            "allowed": allowed,
+            "next": next_step,
+            "exit_code": code,
+        }
+        say(json.dumps(value, ensure_ascii=False))
+        return code
+    if code == ExitCode.INTERRUPTED:
+        say("interrupted")
+        return code
+    say(f"error: {found}")
+    if allowed:
+        say(f"allowed: {allowed}")
+    if next_step:
+        say(f"next: {next_step}")
+    return code
+
+
+def _fields(error: BaseException) -> tuple[str, str, str]:
+    """Found, allowed, next step of any exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "", ""
+    if hasattr(error, "found"):
+        return str(error.found), str(getattr(error, "allowed", "")), str(getattr(error, "next_step", ""))
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNO:
+        where = error.filename or "the state directory"
+        return (
+            f"{where}: {error.strerror}",
+            "a writable disk with space left",
+            "df -h; or set FEDSITE_HOME to another directory",
+        )
+    log = _write_log(error)
+    where = f"the traceback is in {log}" if log else "the traceback could not be written"
+    return f"{type(error).__name__}: a defect of fedsite, not of your input; {where}", "", "report it with that file"
+
+
+def _write_log(error: BaseException) -> Path | None:
+    """Write the traceback to a file only its owner can read; None where there is no place for it."""
+    text = "".join(traceback.format_exception(error))
+    with contextlib.suppress(Exception):
+        from fedsite.protocol.storage import private_directory, state_home
+
+        folder = state_home() / "logs"
+        private_directory(folder)
+        path = folder / f"error-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.log"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        return path
+    return None
+
+
+def _lines(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        shown = [(str(key), item) for key, item in value.items() if key != "schema"]
+        width = max((len(key) for key, _ in shown), default=0)
+        for key, item in shown:
+            if isinstance(item, list) and item and all(isinstance(row, Mapping) for row in item):
+                yield f"{key}:"
+                yield from ("  " + line for line in _table(item))
+            elif isinstance(item, Mapping):
+                yield f"{key}:"
+                yield from ("  " + line for line in _lines(item))
+            else:
+                yield f"{key:<{width}}  {_cell(item)}"
+    elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+        yield from _table(value)
+    elif isinstance(value, list):
+        yield from (_cell(item) for item in value)
+    else:
+        yield _cell(value)
+
+
+def _table(rows: list[Mapping[str, Any]]) -> Iterable[str]:
+    """Columns in the order in which they first appear, aligned, with a header line."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[index]) for line in cells)) for index, name in enumerate(names)]
+    for line in [names, *cells]:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value) or "-"
+    return str(value)
