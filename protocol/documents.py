@@ -1,7 +1,7 @@
 """Canonical JSON documents: one byte string per value, so that a hash or a signature means one thing.
 
-Source: RFC 8785 (JSON Canonicalization Scheme). Stricter than the RFC on input: NaN, infinities, duplicate keys and
-integers outside ±(2^53 - 1) are refused.
+Source: RFC 8785 (JSON Canonicalization Scheme). Stricter than the RFC on input: NaN, infinities, duplicate keys,
+integers outside ±(2^53 - 1), lone surrogates and values nested deeper than 64 levels are refused.
 """
 
 from __future__ import annotations
@@ -12,10 +12,19 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from fedsite.protocol.errors import DocumentError
+from fedsite.protocol.errors import DocumentError, RefusalCode
 
-_TYPE_NAMES = {dict: "object", list: "array", str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+_TYPE_NAMES = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
 MAX_INTEGER = 2**53 - 1
+MAX_DEPTH = 64
 
 
 def canonical(value: Any) -> bytes:
@@ -24,7 +33,10 @@ def canonical(value: Any) -> bytes:
     Raises:
         DocumentError: the value holds something JSON cannot (NaN, a non-string key, an object of ours).
     """
-    return _encode(value).encode("utf-8")
+    try:
+        return _encode(value, MAX_DEPTH).encode("utf-8")
+    except UnicodeEncodeError:
+        raise DocumentError("text with a lone surrogate", allowed="Unicode text") from None
 
 
 def parse(data: bytes, *, limit: int = 8 << 20) -> Any:
@@ -40,9 +52,17 @@ def parse(data: bytes, *, limit: int = 8 << 20) -> Any:
     if len(data) > limit:
         raise DocumentError(f"document of {len(data)} bytes", allowed=f"at most {limit} bytes")
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DocumentError(f"not a JSON document ({type(error).__name__})", allowed="UTF-8 JSON") from None
+    _check_text(value, MAX_DEPTH)
+    return value
 
 
 def document(data: bytes, schema: str, *, limit: int = 8 << 20) -> dict[str, Any]:
@@ -53,7 +73,8 @@ def document(data: bytes, schema: str, *, limit: int = 8 << 20) -> dict[str, Any
     """
     value = parse(data, limit=limit)
     if not isinstance(value, dict):
-        raise DocumentError(f"document is {_TYPE_NAMES.get(type(value), 'a value')}", allowed=f"an object with schema {schema}")
+        found = _TYPE_NAMES.get(type(value), "a value")
+        raise DocumentError(f"document is {found}", allowed=f"an object with schema {schema}")
     check_schema(value, schema)
     return value
 
@@ -69,7 +90,12 @@ def check_schema(value: Mapping[str, Any], schema: str) -> None:
         return
     name = schema.rpartition("/")[0]
     if isinstance(found, str) and found.rpartition("/")[0] == name:
-        raise DocumentError(f"schema {found}", allowed=schema, next_step="upgrade the older of the two ends: pip install --upgrade fedsite")
+        raise DocumentError(
+            f"schema {found}",
+            allowed=schema,
+            next_step="upgrade the older of the two ends: pip install --upgrade fedsite",
+            refusal=RefusalCode.PROTOCOL_VERSION,
+        )
     raise DocumentError(f"schema {found!r}", allowed=schema)
 
 
@@ -78,7 +104,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def _encode(value: Any) -> str:
+def _encode(value: Any, depth: int) -> str:
+    if depth < 0:
+        raise DocumentError("a value nested too deep", allowed=f"{MAX_DEPTH} levels")
     if value is None or isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int):
@@ -88,14 +116,14 @@ def _encode(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list | tuple):
-        return "[" + ",".join(_encode(item) for item in value) + "]"
+        return "[" + ",".join(_encode(item, depth - 1) for item in value) + "]"
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise DocumentError(f"key {key!r}", allowed="string keys")
         # RFC 8785 sorts by UTF-16 code units, not by code points.
         keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
-        return "{" + ",".join(f"{_encode(key)}:{_encode(value[key])}" for key in keys) + "}"
+        return "{" + ",".join(f"{_encode(key, depth)}:{_encode(value[key], depth - 1)}" for key in keys) + "}"
     raise DocumentError(f"a {type(value).__name__} in a document", allowed="JSON values")
 
 
@@ -105,7 +133,7 @@ def _number(value: float) -> str:
         raise DocumentError(f"number {value}", allowed="finite numbers")
     if value == 0:
         return "0"
-    mantissa, _, exponent = repr(abs(value)).partition("e")
+    mantissa, _, exponent = float.__repr__(abs(float(value))).partition("e")
     whole, _, fraction = mantissa.partition(".")
     fraction = "" if fraction == "0" else fraction
     digits = (whole + fraction).lstrip("0")
@@ -137,8 +165,33 @@ def _constant(name: str) -> NoReturn:
     raise DocumentError(f"number {name}", allowed="finite numbers")
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise DocumentError(f"number {text[:32]}", allowed="finite numbers")
+    return value
+
+
+def _check_text(value: Any, depth: int) -> None:
+    """Refuse what `canonical` could not write: JSON's escapes can spell half of a surrogate pair."""
+    if depth < 0:
+        raise DocumentError("a value nested too deep", allowed=f"{MAX_DEPTH} levels")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DocumentError("text with a lone surrogate", allowed="Unicode text") from None
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item, depth - 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key, depth)
+            _check_text(item, depth - 1)
+
+
 def _integer(text: str) -> int:
-    value = int(text) if len(text) < 20 else MAX_INTEGER + 1
+    value = int(text) if len(text) < 18 else MAX_INTEGER + 1
     if abs(value) > MAX_INTEGER:
         raise DocumentError(f"integer {text[:32]}", allowed=f"within ±{MAX_INTEGER}")
     return value

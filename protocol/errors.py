@@ -1,7 +1,7 @@
 """The one error tree: exit codes for people and scripts, refusal codes for the wire.
 
-A message holds the value found, the value allowed, and the next command to type. The text stays at the host that raised it:
-only a `RefusalCode` ever crosses the network (PRIVACY.md rule 3).
+A message holds the value found, the value allowed, and the next command to type. The text stays at the host that
+raised it: only a `RefusalCode` ever crosses the network (PRIVACY.md rule 3).
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class FedsiteError(Exception):
     exit_code = ExitCode.INTERNAL
     refusal = RefusalCode.INTERNAL
 
-    def __init__(self, found: str, *, allowed: str = "", next_step: str = "", refusal: RefusalCode | None = None) -> None:
+    def __init__(
+        self, found: str, *, allowed: str = "", next_step: str = "", refusal: RefusalCode | None = None
+    ) -> None:
         super().__init__(found)
         self.found = found
         self.allowed = allowed

@@ -1,7 +1,8 @@
 """What the centre may ask of a site, and what a site may answer. Plans and weights travel; code never does.
 
-An `Instruction` is signed by the federation's signing key, a `Reply` by the site's Ed25519 identity. Both are a canonical JSON
-header plus named binary blobs; the header holds the blobs' SHA-256, so that the one signature covers everything.
+An `Instruction` is signed by the federation's signing key, a `Reply` by the site's Ed25519 identity. Both are a
+canonical JSON header plus named binary blobs; the header holds the blobs' SHA-256, so that the one signature covers
+everything.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
 
-INSTRUCTION_SCHEMA = "fedsite.instruction/1"
-REPLY_SCHEMA = "fedsite.reply/1"
+INSTRUCTION_SCHEMA: Final = "fedsite.instruction/1"
+REPLY_SCHEMA: Final = "fedsite.reply/1"
 
 Kind = Literal["prepare", "train", "evaluate", "calibrate", "install", "finish"]
 Outcome = Literal["ok", "refused", "failed"]
@@ -50,7 +51,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyHeader:
-    """Clear part of a reply: who, to what, with which outcome. Everything data-dependent is in the sealed blob `values`."""
+    """Clear part of a reply: who, to what, with which outcome.
+
+    Everything data-dependent is in its one blob: `sealed`, or `values` when the plan's protection is none.
+    """
 
     schema: Literal["fedsite.reply/1"] = REPLY_SCHEMA
     kind: Kind
@@ -95,7 +99,9 @@ def check_blobs(expected: Mapping[str, str], blobs: Mapping[str, bytes]) -> None
         raise IntegrityError(f"blobs {sorted(blobs)}", allowed=f"{sorted(expected)}", refusal=RefusalCode.MALFORMED)
     for name, blob in blobs.items():
         if len(blob) > MAX_BLOB:
-            raise IntegrityError(f"blob {name} of {len(blob)} bytes", allowed=f"at most {MAX_BLOB}", refusal=RefusalCode.TOO_LARGE)
+            raise IntegrityError(
+                f"blob {name} of {len(blob)} bytes", allowed=f"at most {MAX_BLOB}", refusal=RefusalCode.TOO_LARGE
+            )
         if hashlib.sha256(blob).hexdigest() != expected[name]:
             raise IntegrityError(f"blob {name} has another hash than its header says", refusal=RefusalCode.MALFORMED)
 
@@ -117,9 +123,15 @@ def read_reply(data: bytes) -> ReplyHeader:
     """
     value = documents.document(data, REPLY_SCHEMA, limit=MAX_HEADER)
     code = value.get("code")
-    if code is not None and code not in set(RefusalCode):
-        raise DocumentError(f"refusal code {code!r}", allowed="a known code", next_step="upgrade the server: pip install --upgrade fedsite")
+    if code is not None and not (isinstance(code, str) and code in set(RefusalCode)):
+        raise DocumentError(
+            f"refusal code {code!r:.64}",
+            allowed="a known code",
+            next_step="upgrade the server: pip install --upgrade fedsite",
+        )
     reply = shape.read(ReplyHeader, {**value, "code": None})
     if (reply.outcome == "ok") != (code is None):
-        raise DocumentError(f"outcome {reply.outcome} with code {code}", allowed="a code exactly when the outcome is not ok")
+        raise DocumentError(
+            f"outcome {reply.outcome} with code {code}", allowed="a code exactly when the outcome is not ok"
+        )
     return dataclasses.replace(reply, code=None if code is None else RefusalCode(code))

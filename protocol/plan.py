@@ -1,15 +1,15 @@
-"""RoundPlan: everything a site is asked to agree to, as one canonical document. Its hash is bound into every signature."""
+"""RoundPlan: everything a site is asked to agree to, as one document. Its hash is bound into every signature."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError
 
-SCHEMA = "fedsite.plan/1"
+SCHEMA: Final = "fedsite.plan/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class LocalPlan:
         _range("sampling_rate", self.sampling_rate, 1e-9, 1.0)
         _range("learning_rate", self.learning_rate, 0.0, 1e3)
         _range("momentum", self.momentum, 0.0, 0.9999)
+        _range("weight_decay", self.weight_decay, 0.0, 1e3)
+        _range("proximal", self.proximal, 0.0, 1e6)
         _range("learning_rate_decay", self.learning_rate_decay, 0.01, 1.0)
 
 
@@ -37,20 +39,20 @@ class LocalPlan:
 class PrivacyPlan:
     """Differential privacy at the site (PRIVACY.md). `none` prints no ε anywhere.
 
-    Every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard deviation divided by the
-    L2 sensitivity of what it hides. `epsilon` is the composition of all of them over the whole run.
+    Every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard deviation divided by
+    the L2 sensitivity of what it hides. `epsilon` is the composition of all of them over the whole run.
     """
 
     mode: Literal["none", "sample"] = "none"
-    unit: Literal["window", "entity"] = "window"  # one record: a window, or all windows of one engine / patient / machine
+    unit: Literal["window", "entity"] = "window"  # one record: a window, or all windows of one entity
     adjacency: Literal["add-remove"] = "add-remove"
     epsilon: float | None = None  # target for the whole run
     delta: float = 1e-5
     clip: float = 1.0  # clipping norm of one unit's gradient
     noise_multiplier: float = 0.0  # DP-SGD, solved from epsilon when the plan is made
-    statistics_noise: float = 0.0  # noise multiplier of the normalisation statistics; 0: schema ranges are used, no data read
-    evaluation_noise: float = 0.0  # noise multiplier of one evaluation; 0: no evaluation on private holdouts
-    calibration_noise: float = 0.0  # noise multiplier of the int8 calibration histograms; 0: ranges from the weights and schema
+    statistics_noise: float = 0.0  # of the normalisation statistics; 0: schema ranges are used, no data read
+    evaluation_noise: float = 0.0  # of one evaluation; 0: no evaluation on private holdouts
+    calibration_noise: float = 0.0  # of the int8 calibration histograms; 0: ranges from the weights and schema
     accountant: Literal["prv", "rdp"] = "prv"
 
     def __post_init__(self) -> None:
@@ -58,8 +60,14 @@ class PrivacyPlan:
         _range("clip", self.clip, 1e-9, 1e9)
         if self.epsilon is not None:
             _range("epsilon", self.epsilon, 1e-6, 1e6)
+        _range("noise_multiplier", self.noise_multiplier, 0.0, 1e9)
+        _range("statistics_noise", self.statistics_noise, 0.0, 1e9)
+        _range("evaluation_noise", self.evaluation_noise, 0.0, 1e9)
+        _range("calibration_noise", self.calibration_noise, 0.0, 1e9)
         if self.mode == "sample" and not self.noise_multiplier > 0:
-            raise DocumentError(f"noise_multiplier is {self.noise_multiplier}", allowed="above 0 when privacy.mode is sample")
+            raise DocumentError(
+                f"noise_multiplier is {self.noise_multiplier}", allowed="above 0 when privacy.mode is sample"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +162,7 @@ class RoundPlan:
         """Read and validate a plan.
 
         Raises:
-            DocumentError: not canonical JSON of this schema, or a value out of range.
+            DocumentError: not a document of this schema, or a value out of range.
         """
         return shape.read(cls, documents.document(data, SCHEMA))
 

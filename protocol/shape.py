@@ -1,12 +1,14 @@
-"""Reading a checked document into a frozen dataclass: unknown keys, missing keys and wrong types are named by their path."""
+"""Reading a document into a frozen dataclass: unknown keys, missing keys and wrong types are named by their path."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
+import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -25,8 +27,8 @@ def read(kind: type[T], value: Any, path: str = "") -> T:
         DocumentError: unknown or missing key, wrong type; the message names the path ("plan.rounds.count").
     """
     if not isinstance(value, Mapping):
-        raise DocumentError(f"{path or 'document'} is {value!r}", allowed="an object")
-    hints = _hints(kind)
+        raise DocumentError(f"{path or 'document'} is {reprlib.repr(value)}", allowed="an object")
+    hints = _hints(typing.cast(Hashable, kind))
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
@@ -57,7 +59,7 @@ def plain(value: Any) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
@@ -70,15 +72,17 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if origin is typing.Literal:
         if value in typing.get_args(hint) and not isinstance(value, bool):
             return value
-        raise DocumentError(f"{path} is {value!r}", allowed=", ".join(str(item) for item in typing.get_args(hint)))
+        raise DocumentError(
+            f"{path} is {reprlib.repr(value)}", allowed=", ".join(str(item) for item in typing.get_args(hint))
+        )
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise DocumentError(f"{path} is {value!r}", allowed="a list")
+            raise DocumentError(f"{path} is {reprlib.repr(value)}", allowed="a list")
         inner = typing.get_args(hint)[0]
         return tuple(_convert(inner, item, f"{path}[{index}]") for index, item in enumerate(value))
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
-            raise DocumentError(f"{path} is {value!r}", allowed="an object")
+            raise DocumentError(f"{path} is {reprlib.repr(value)}", allowed="an object")
         inner = typing.get_args(hint)[1] if origin is dict else Any
         return {str(key): _convert(inner, item, _join(path, str(key))) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
@@ -91,25 +95,27 @@ def _convert_union(hint: Any, value: Any, path: str) -> Any:
     if value is None and type(None) in options:
         return None
     rest = [option for option in options if option is not type(None)]
-    failure: DocumentError | None = None
+    failure = DocumentError(f"{path} is {reprlib.repr(value)}", allowed=str(hint))
     for option in rest:
         try:
             return _convert(option, value, path)
         except DocumentError as error:
             failure = error
-    assert failure is not None
     raise failure
 
 
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        # YAML spells NaN and infinity, and its integers are of any size; no document of ours holds either.
+        if abs(value) <= sys.float_info.max:
+            return float(value)
+        raise DocumentError(f"{path} is {reprlib.repr(value)}", allowed="a finite number")
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint in (bool, str) and isinstance(value, hint):
         return value
     name = {float: "a number", int: "an integer", bool: "true or false", str: "text"}.get(hint, str(hint))
-    raise DocumentError(f"{path} is {value!r}", allowed=name)
+    raise DocumentError(f"{path} is {reprlib.repr(value)}", allowed=name)
 
 
 def nearest(word: str, known: list[str]) -> str:
