@@ -1,1 +1,1 @@
-"""Aggregation strategies, one file per paper."""
+"""How updates become the next global model: one file per strategy, found by name in `registry`."""

@@ -1,0 +1,34 @@
+"""Strategies by the name a plan gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.shape import nearest
+from fedsite.server.strategies.fedavg import FedAvg
+from fedsite.server.strategies.strategy import Strategy
+
+_STRATEGIES: dict[str, Callable[..., Strategy]] = {"fedavg": FedAvg}
+
+
+def names() -> list[str]:
+    """Known strategies."""
+    return sorted(_STRATEGIES)
+
+
+def build(name: str, options: Mapping[str, float]) -> Strategy:
+    """The strategy `name` with its options.
+
+    Raises:
+        ConfigError: unknown name or option; the nearest one is pointed out.
+    """
+    if name not in _STRATEGIES:
+        raise ConfigError(f"strategy.name is {name!r}", allowed=nearest(name, names()))
+    kind = _STRATEGIES[name]
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"unknown strategy.options.{option}", allowed=nearest(option, known))
+    return kind(**options)

@@ -1,0 +1,69 @@
+"""What a strategy is: `init(params) -> state`, `aggregator(state)` for one round, `apply(state, aggregate) -> state`.
+
+The round loop hands updates to the aggregator one at a time, and forgets them. A strategy whose aggregate is a weighted sum
+(FedAvg, FedAdam, SCAFFOLD's control variates) needs the memory of one model however many sites answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One site's round: `delta` (new − old) of each trained parameter, and its weight (number of examples, or 1)."""
+
+    site: str  # site id
+    delta: Arrays
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """What a round's updates amount to: one value per trained parameter, float64."""
+
+    delta: Mapping[str, NDArray[np.float64]]
+    weight: float  # sum of the weights
+    count: int  # updates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """The global model, and what the strategy remembers between rounds (momentum, control variates); both checkpointed."""
+
+    params: Arrays
+    memory: Arrays = field(default_factory=dict)
+
+
+class Aggregator(Protocol):
+    """Collects one round."""
+
+    def add(self, update: Update) -> None:
+        """Take one update; it is not kept by reference."""
+
+    def result(self) -> Aggregate:
+        """The aggregate of what was added.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+
+
+class Strategy(Protocol):
+    """One way of federated optimisation. Pure: all it knows is in the state."""
+
+    def init(self, params: Arrays) -> ServerState:
+        """The state before round 1."""
+
+    def aggregator(self, state: ServerState, trained: tuple[str, ...]) -> Aggregator:
+        """An empty collector for updates of the `trained` parameters."""
+
+    def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
+        """The state after the round."""
