@@ -8,7 +8,7 @@ Rules:
     longer be met, it is told to stop, or the deadline has passed.
  5. It closes with a named outcome: completed (goal met), degraded (minimum met, goal not), abandoned (with the reason).
 
-The same machine bounds every exchange with the sites (prepare, evaluate, calibrate, install, finish), not training alone.
+The same machine bounds every exchange with the sites (prepare, evaluate, calibrate, install), not training alone.
 """
 
 from __future__ import annotations

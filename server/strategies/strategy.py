@@ -1,7 +1,7 @@
 """What a strategy is: `init(params) -> state`, `aggregator(state)` for one round, `apply(state, aggregate) -> state`.
 
-The round loop hands updates to the aggregator one at a time, and forgets them. A strategy whose aggregate is a weighted sum
-(FedAvg, FedAdam, SCAFFOLD's control variates) needs the memory of one model however many sites answer.
+The round loop hands updates to the aggregator one at a time, and forgets them. A strategy whose aggregate is a weighted
+sum (FedAvg, FedAdam, SCAFFOLD's control variates) needs the memory of one model however many sites answer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """The global model, and what the strategy remembers between rounds (momentum, control variates); both checkpointed."""
+    """The global model, and what the strategy remembers between rounds (momentum, control variates)."""
 
     params: Arrays
     memory: Arrays = field(default_factory=dict)

@@ -154,7 +154,7 @@ def test_every_sequence_ends_by_the_deadline_with_one_named_outcome(
 
 @given(history=st.lists(events, max_size=25))
 def test_nothing_counts_after_the_close(history: list[object]) -> None:
-    state, effects = play(opened(), *history)
+    _, effects = play(opened(), *history)
     kinds = [type(effect) for effect in effects]
     if Close in kinds:
         assert Count not in kinds[kinds.index(Close) :]
