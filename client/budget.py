@@ -1,0 +1,250 @@
+"""The site's privacy budget: what every release has cost, over all runs, in a file that survives crashes.
+
+PRIVACY.md rule 7. A whole run is reserved before its data is read, each release is committed before it leaves, and
+what a finished run did not use is given back. Spends are kept by privacy unit and by data source, never by the name the
+centre gave the task: a renamed task inherits what its data has already paid. Nothing is ever deleted. A file that
+cannot be read or does not add up refuses everything (fails closed).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsite.privacy.accounting import Spend, merged
+from fedsite.protocol.errors import BudgetError, RefusalCode, StorageError
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE run (
+    run_id TEXT PRIMARY KEY, unit TEXT NOT NULL, source TEXT NOT NULL, task TEXT NOT NULL, plan_hash TEXT NOT NULL,
+    epsilon REAL, delta REAL NOT NULL, created TEXT NOT NULL, finished TEXT
+) STRICT;
+CREATE TABLE reserved (
+    run_id TEXT NOT NULL REFERENCES run(run_id), noise REAL NOT NULL CHECK (noise > 0),
+    rate REAL NOT NULL CHECK (rate > 0 AND rate <= 1), steps INTEGER NOT NULL CHECK (steps > 0),
+    PRIMARY KEY (run_id, noise, rate)
+) STRICT;
+CREATE TABLE spent (
+    run_id TEXT NOT NULL REFERENCES run(run_id), release TEXT NOT NULL, noise REAL NOT NULL CHECK (noise > 0),
+    rate REAL NOT NULL CHECK (rate > 0 AND rate <= 1), steps INTEGER NOT NULL CHECK (steps > 0), at TEXT NOT NULL,
+    PRIMARY KEY (run_id, release, noise, rate)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One run in the budget, for people."""
+
+    run_id: str
+    unit: str
+    source: str
+    task: str
+    epsilon: float | None  # what the plan claims for the whole run
+    delta: float
+    created: str
+    finished: str | None
+    reserved: tuple[Spend, ...]
+    spent: tuple[Spend, ...]
+
+    @property
+    def charged(self) -> tuple[Spend, ...]:
+        """What counts against the cap: the larger of reserved and spent while the run is open, then what was spent."""
+        return self.spent if self.finished else _larger(self.reserved, self.spent)
+
+
+class Budget:
+    """One writer of `budget.db`; readers open it with `read_only`."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file, made (0600) when it is not there.
+
+        Raises:
+            BudgetError: the file is damaged or of a newer version; nothing is allowed until it is restored.
+        """
+        self.path = path
+        with self._guard():
+            if read_only:
+                self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+            else:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                self._database = sqlite3.connect(path, isolation_level=None)
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=FULL")
+                self._database.execute("PRAGMA foreign_keys=ON")
+            self._check(read_only)
+
+    def reserve(
+        self, *, run_id: str, unit: str, source: str, task: str, plan_hash: str,
+        spends: Sequence[Spend], epsilon: float | None, delta: float, now: str,
+    ) -> None:  # fmt: skip
+        """Set the whole cost of a run aside; reserving the same run with the same plan again changes nothing.
+
+        Raises:
+            BudgetError: the run is finished, or known with another plan.
+        """
+        with self._guard(), self._write():
+            known = self._database.execute("SELECT plan_hash, finished FROM run WHERE run_id = ?", (run_id,)).fetchone()
+            if known is not None:
+                if known != (plan_hash, None):
+                    raise BudgetError(f"run {run_id} is finished or had another plan", refusal=RefusalCode.WRONG_RUN)
+                return
+            self._database.execute(
+                "INSERT INTO run VALUES (?,?,?,?,?,?,?,?,NULL)",
+                (run_id, unit, source, task, plan_hash, epsilon, delta, now),
+            )
+            self._database.executemany(
+                "INSERT INTO reserved VALUES (?,?,?,?)",
+                [(run_id, *row) for row in as_values(merged(spends))],
+            )
+
+    def authorise(self, run_id: str, release: str, spends: Sequence[Spend]) -> None:
+        """Check, before data is read, that a release fits what its run has reserved and not yet spent.
+
+        Raises:
+            BudgetError: it does not, or the run is unknown or finished.
+        """
+        with self._guard():
+            entry = self._entry(run_id)
+            if entry is None or entry.finished:
+                raise BudgetError(f"run {run_id} has no open reservation", allowed="a run this site has accepted")
+            rows = self._database.execute(
+                "SELECT noise, rate, steps FROM spent WHERE run_id = ? AND release <> ?", (run_id, release)
+            )
+            spent = _steps(from_values(rows.fetchall()))
+            held = _steps(entry.reserved)
+            for mechanism, steps in _steps(spends).items():
+                left = max(held.get(mechanism, 0) - spent.get(mechanism, 0), 0)
+                if steps > left:
+                    raise BudgetError(
+                        f"release {release} of run {run_id} costs {steps} steps at noise {mechanism[0]:.4g}",
+                        allowed=f"{left} steps left of what the run reserved",
+                        next_step="fedsite privacy",
+                    )
+
+    def commit(self, run_id: str, release: str, spends: Sequence[Spend], now: str) -> None:
+        """Write down, for good, that a release has been made; call it before the release can leave.
+
+        The same release committed twice (the agent died between committing and sending) is charged once: the first was
+        never sent.
+        """
+        with self._guard(), self._write():
+            self._database.executemany(
+                "INSERT INTO spent VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+                [
+                    (run_id, release, spend.noise_multiplier, spend.sampling_rate, spend.steps, now)
+                    for spend in merged(spends)
+                ],
+            )
+
+    def finish(self, run_id: str, now: str) -> None:
+        """Close a run: what it reserved and did not spend is free again. Unknown or finished runs change nothing."""
+        with self._guard(), self._write():
+            self._database.execute("UPDATE run SET finished = ? WHERE run_id = ? AND finished IS NULL", (now, run_id))
+
+    def charged(self, unit: str, source: str, *, without: str = "") -> list[Spend]:
+        """Everything that counts against the cap of one unit and source, merged, leaving the run `without` out."""
+        entries = [entry for entry in self.entries() if (entry.unit, entry.source) == (unit, source)]
+        return list(merged(spend for entry in entries if entry.run_id != without for spend in entry.charged))
+
+    def entries(self) -> list[Entry]:
+        """Every run, oldest first."""
+        with self._guard():
+            runs = self._database.execute("SELECT run_id FROM run ORDER BY created, run_id").fetchall()
+            return [entry for (run_id,) in runs if (entry := self._entry(run_id)) is not None]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _entry(self, run_id: str) -> Entry | None:
+        row = self._database.execute(
+            "SELECT unit, source, task, epsilon, delta, created, finished FROM run WHERE run_id = ?", (run_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        unit, source, task, epsilon, delta, created, finished = row
+        return Entry(
+            run_id=run_id, unit=unit, source=source, task=task, epsilon=epsilon, delta=delta, created=created,
+            finished=finished, reserved=self._spends("reserved", run_id), spent=self._spends("spent", run_id),
+        )  # fmt: skip
+
+    def _spends(self, table: str, run_id: str) -> tuple[Spend, ...]:
+        query = f"SELECT noise, rate, steps FROM {table} WHERE run_id = ?"  # noqa: S608 - a name of ours
+        rows = self._database.execute(query, (run_id,))
+        return merged(from_values(rows.fetchall()))
+
+    def _check(self, read_only: bool) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version == 0 and not read_only:
+            with self._write():
+                # A transaction of its own statements: executescript would commit half of it.
+                for statement in _SCHEMA.split(";"):
+                    if statement.strip():
+                        self._database.execute(statement)
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+        elif version != VERSION:
+            raise BudgetError(f"{self.path} is of version {version}", allowed=str(VERSION), next_step="upgrade fedsite")
+        (verdict,) = self._database.execute("PRAGMA quick_check").fetchone()
+        if verdict != "ok":
+            raise BudgetError(f"{self.path} is damaged ({verdict})", next_step=_restore(self.path))
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        """A database error becomes a refusal: damaged is a budget error, a full or read-only disk a storage error."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            where = self.path.parent
+            raise StorageError(
+                f"{self.path}: {error}", allowed="a writable disk with space left", next_step=f"df -h {where}"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}", next_step=f"ls -l {self.path.parent}") from None
+        except sqlite3.DatabaseError as error:
+            raise BudgetError(f"{self.path} is damaged ({error})", next_step=_restore(self.path)) from None
+
+
+def as_values(spends: Sequence[Spend]) -> list[list[Any]]:
+    """Spends as plain JSON: [noise multiplier, sampling rate, steps]."""
+    return [[spend.noise_multiplier, spend.sampling_rate, spend.steps] for spend in spends]
+
+
+def from_values(values: Sequence[Sequence[Any]]) -> list[Spend]:
+    """The inverse of `as_values`."""
+    return [
+        Spend(noise_multiplier=float(noise), sampling_rate=float(rate), steps=int(steps))
+        for noise, rate, steps in values
+    ]
+
+
+def _steps(spends: Sequence[Spend]) -> dict[tuple[float, float], int]:
+    """Steps by mechanism: (noise multiplier, sampling rate)."""
+    return {(spend.noise_multiplier, spend.sampling_rate): spend.steps for spend in merged(spends)}
+
+
+def _larger(reserved: Sequence[Spend], spent: Sequence[Spend]) -> tuple[Spend, ...]:
+    """Per mechanism, the more of the two."""
+    first, second = _steps(reserved), _steps(spent)
+    steps = {key: max(first.get(key, 0), second.get(key, 0)) for key in first | second}
+    return merged(from_values([[*key, count] for key, count in steps.items()]))
+
+
+def _restore(path: Path) -> str:
+    return f"restore {path} from a backup; without it this site refuses private runs, because what was spent is unknown"

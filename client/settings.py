@@ -1,0 +1,154 @@
+"""The site's own settings: `site.yaml` in the site's state directory, with `key=value` overrides from the command line.
+
+The centre never sees or sets any of it. Site policy wins over everything a plan asks for: a plan can only tighten.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fedsite.protocol import shape
+from fedsite.protocol.errors import ConfigError
+
+FILE = "site.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """Where one task's telemetry is at this site; what is not given comes from `data`."""
+
+    path: str | None = None  # file or folder; relative to the directory the command runs in
+    site: int | str | None = None  # value of the task's site column, where one file holds several sites
+    columns: dict[str, str] = field(default_factory=dict)  # task's channel -> column in the file
+    seed: int | None = None  # of the synthetic plant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Where telemetry is, for every task that `tasks` does not name."""
+
+    path: str | None = None
+    site: int | str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    tasks: dict[str, SourceSettings] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """What the site lets the centre ask for; checked before any data is read."""
+
+    tasks: tuple[str, ...] | None = None  # names of the tasks allowed; null: any
+    minimum_protection: Literal["sealed", "none"] = "sealed"  # none: updates may travel readable by the server
+    require_privacy: bool = True  # false: runs without differential privacy are allowed, and are not private
+    epsilon_max: float = 10.0  # ε of all runs on the same data together, per privacy unit, at `delta`
+    delta: float = 1e-5  # δ at which `epsilon_max` is counted; a plan may not ask for a larger one
+    steps_max: int = 100_000  # optimizer steps in one round
+    bytes_max: int = 1 << 30  # bytes of one instruction
+
+    def __post_init__(self) -> None:
+        _range("epsilon_max", self.epsilon_max, 0.0, 1e6)
+        _range("delta", self.delta, 1e-15, 0.1)
+        _range("steps_max", self.steps_max, 1, 1_000_000)
+        _range("bytes_max", self.bytes_max, 1 << 16, 1 << 33)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """How the agent behaves."""
+
+    idle_worker_s: float = 300.0  # seconds without work after which the training process ends
+    poll_fast_s: float = 0.1  # seconds between polls while a run is open
+    poll_slow_s: float = 2.0  # seconds between polls when idle, jittered
+    operation_s: float = 3600.0  # seconds one instruction may take when it names no expiry
+    log: Literal["debug", "info", "warning"] = "info"
+
+    def __post_init__(self) -> None:
+        _range("idle_worker_s", self.idle_worker_s, 0.0, 86_400)
+        _range("poll_fast_s", self.poll_fast_s, 0.01, 60)
+        _range("poll_slow_s", self.poll_slow_s, 0.05, 3_600)
+        _range("operation_s", self.operation_s, 1, 86_400)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the operator may set."""
+
+    schema: Literal["fedsite.site/1"] = "fedsite.site/1"
+    data: DataSettings = field(default_factory=DataSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    agent: AgentSettings = field(default_factory=AgentSettings)
+
+    def source(self, task: str) -> SourceSettings:
+        """Where the named task's data is: its own entry laid over the common one."""
+        own = self.data.tasks.get(task, SourceSettings())
+        return SourceSettings(
+            path=self.data.path if own.path is None else own.path,
+            site=self.data.site if own.site is None else own.site,
+            columns={**self.data.columns, **own.columns},
+            seed=self.data.seed if own.seed is None else own.seed,
+        )
+
+
+def load(directory: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read `site.yaml` below `directory` when it is there, and lay `key=value` overrides over it.
+
+    Raises:
+        ConfigError: malformed YAML, unknown key (with the nearest one), or a value out of range; names file and key.
+    """
+    from fedsite.telemetry import yaml_text
+
+    path = directory / FILE
+    value: Any = (yaml_text.read_file(path) or {}) if path.exists() else {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"file {path} holds {type(value).__name__}", allowed="keys data, policy, agent")
+    try:
+        shape.read(Settings, value)
+    except ConfigError as error:
+        raise ConfigError(f"file {path}: {error.found}", allowed=error.allowed, next_step=f"edit {path}") from None
+    for override in overrides:
+        _lay(value, override)
+    try:
+        return shape.read(Settings, value)
+    except ConfigError as error:
+        raise ConfigError(f"override {error.found}", allowed=error.allowed, next_step="fedsite up --help") from None
+
+
+def state_directory() -> Path:
+    """The site's state directory (`FEDSITE_HOME` or the XDG state directory, then `site`); not created."""
+    from fedsite.protocol.storage import state_home
+
+    return state_home() / "site"
+
+
+def absolute(path: str) -> Path:
+    """A path of the operator's, with `~` and the working directory filled in."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _lay(value: dict[str, Any], override: str) -> None:
+    """Put one `a.b.c=text` into the nested mapping; the text is read as YAML."""
+    from fedsite.telemetry import yaml_text
+
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"override {override!r}", allowed="key=value, such as data.path=telemetry.parquet")
+    names = key.strip().split(".")
+    at = value
+    for name in names[:-1]:
+        inner = at.get(name)
+        if not isinstance(inner, dict):
+            inner = {}
+            at[name] = inner
+        at = inner
+    # A path or a name is text even where YAML would see something else in it.
+    at[names[-1]] = text if names[-1] == "path" else yaml_text.parse(text, f"override {key}")
+
+
+def _range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}", allowed=f"{low} to {high}")
