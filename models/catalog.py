@@ -1,4 +1,4 @@
-"""The architectures by name: the built-in ones and those a site installed itself. The centre can name them, never send them.
+"""The architectures by name: the built-in ones and those a site installed; the centre names them, never sends them.
 
 An architecture is a `torch.nn.Module` class with a dataclass `Options` inside and a constructor
 `(settings, *, time, features, outputs)`. A site adds one with an ordinary package whose entry point is in group
@@ -102,7 +102,7 @@ def _load(name: str) -> Any:
         raise ConfigError(
             f"model {name!r} cannot be loaded from {entries[name].value} ({error})",
             allowed="an importable class",
-            next_step="install or repair the package that brings it (a site that trains needs: pip install 'fedsite[site]')",
+            next_step="install or repair the package that brings it (training needs: pip install 'fedsite[site]')",
             refusal=RefusalCode.MODEL_UNKNOWN,
         ) from error
     if not hasattr(architecture, "Options"):

@@ -1,7 +1,7 @@
 """Gated recurrent unit made of Linear layers: forecaster or classifier over time.
 
-Source: Cho et al. 2014, arXiv 1406.1078, in the variant of cuDNN (the reset gate acts after the matrix product), so that
-weights of `torch.nn.GRU` fit: `input` is [weight_ih, bias_ih], `recurrent` is [weight_hh, bias_hh], gates in order r, z, n.
+Source: Cho et al. 2014, arXiv 1406.1078, in the variant of cuDNN (the reset gate acts after the matrix product), so
+that weights of `torch.nn.GRU` fit: `input` is [weight_ih, bias_ih], `recurrent` is [weight_hh, bias_hh], gates r, z, n.
 Written out because a Linear has per-example gradients, and because the unrolled graph quantizes: every product is int8.
 
 Shapes: N windows, T time steps, F features, H hidden, O outputs.

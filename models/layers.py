@@ -5,6 +5,7 @@ No BatchNorm anywhere: it mixes the examples of a batch, so no example has a gra
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -32,7 +33,7 @@ def norm(name: Norm, channels: int) -> nn.Module:
 def dense(sizes: tuple[int, ...], name: Activation) -> nn.Sequential:
     """Linear layers between consecutive `sizes`, an activation between them and none at the end."""
     stack: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         if index:
             stack.append(activation(name))
         stack.append(nn.Linear(inputs, outputs))

@@ -36,7 +36,7 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def reconstruction(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over the window of the squared error. prediction, target: [windows, time, feature]; the target is the input."""
+    """Mean over the window of the squared error. prediction, target (the input): [windows, time, feature]."""
     target = _like(prediction, target, "reconstruction")
     return (prediction - target).square().flatten(1).mean(1)
 
@@ -52,8 +52,8 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    """Negative log-likelihood of an event. prediction: logits [windows, 1]; target: [windows] or [windows, 1] of 0 and 1."""
-    wanted = _like(prediction, target.reshape(len(target), -1), "binary_cross_entropy")
+    """Negative log-likelihood of an event. prediction: logits [windows, 1]; target: [windows] or [windows, 1]."""
+    wanted = _like(prediction, target, "binary_cross_entropy")
     # With logits: a saturated sigmoid followed by a logarithm would be infinite.
     return functional.binary_cross_entropy_with_logits(prediction, wanted, reduction="none").flatten(1).mean(1)
 
