@@ -16,6 +16,7 @@ from fedsite.protocol.errors import DocumentError
 ID_BYTES = 16
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(r"[0-9a-f]{32}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -37,6 +38,17 @@ def id_bytes(text: str) -> bytes:
     """
     if not isinstance(text, str) or not _ID.fullmatch(text):
         raise DocumentError(f"id {text!r:.80}", allowed="32 lower-case hex digits")
+    return bytes.fromhex(text)
+
+
+def hash_bytes(text: str) -> bytes:
+    """The 32 bytes of a SHA-256 in a document.
+
+    Raises:
+        DocumentError: not 64 lower-case hex digits.
+    """
+    if not isinstance(text, str) or not _HASH.fullmatch(text):
+        raise DocumentError(f"hash {text!r:.80}", allowed="64 lower-case hex digits")
     return bytes.fromhex(text)
 
 

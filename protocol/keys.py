@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedsite.protocol import ids, storage
+from fedsite.protocol.encoding import enc
 from fedsite.protocol.errors import TrustError
 
 SIGNATURE_BYTES = 64
@@ -115,6 +117,11 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """64 bytes; the same message always gets the same signature (RFC 8032)."""
         return self._key.sign(message)
+
+    def derive(self, purpose: str) -> bytes:
+        """A 32-byte symmetric key for one purpose (such as run keys at rest), by HKDF-SHA256 (RFC 5869)."""
+        kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=enc("fedsite/derive/1", purpose.encode()))
+        return kdf.derive(self.seed)
 
 
 @dataclass(frozen=True, slots=True)
