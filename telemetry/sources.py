@@ -1,0 +1,251 @@
+"""From a site's files to its table: which rows are the site's, which train, and every column as checked numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fedsite.telemetry import limits, sources_columns, sources_files, sources_joins
+from fedsite.telemetry.errors import CHECK, Code, TelemetryError
+from fedsite.telemetry.fields import nearest
+from fedsite.telemetry.location import DataLocation
+from fedsite.telemetry.sources_files import Raw
+from fedsite.telemetry.table import Table
+from fedsite.telemetry.task import Task
+
+
+def load_table(task: Task, location: DataLocation) -> Table:
+    """Read one site's rows, sorted by entity, part and time, with context and events joined and ranges enforced.
+
+    Raises:
+        TelemetryError: whatever is wrong with the files, columns, values or the site's name.
+    """
+    raw = _open(task, location)
+    rows, held = _select(task, location, raw)
+    if not len(rows):
+        raise TelemetryError(f"{raw.origin}: no rows for site {location.site}", next_step=CHECK, code=Code.TOO_FEW)
+    frame = raw.frame[rows] if raw.frame.height else raw.frame
+    time = sources_columns.times(frame, task.data.time, len(rows), raw.origin)
+    names, entity = _entities(task, frame, len(rows), location)
+    joined = sources_joins.join(task, location.folder(task), frame, names, entity, time)
+    values = np.empty((len(rows), len(task.channel_names)), dtype=np.float32)
+    column = 0
+    for channel in task.channels:
+        width = channel.count or 1
+        if channel.name in raw.blocks:
+            values[:, column : column + width] = raw.blocks[channel.name][rows]
+        else:
+            for offset, single in enumerate(channel.expand()):
+                extra = joined.get(single.name)
+                numbers = sources_columns.numbers(frame, single, raw.origin) if extra is None else extra
+                values[:, column + offset] = numbers
+        column += width
+    table = Table(
+        values=limits.enforce(values, task.single_channels, raw.origin),
+        time=time,
+        entity=entity,
+        entities=names,
+        label=_label(task, frame, joined, raw.origin),
+        held=held,
+        real=np.ones(len(rows), dtype=bool),
+        origin=raw.origin,
+    )
+    return _in_order(table, task.data.duplicates)
+
+
+def site_names(task: Task, location: DataLocation) -> list[str]:
+    """Names of the sites whose training rows the file holds, in natural order (site 2 before site 10).
+
+    Raises:
+        TelemetryError: the file cannot be read.
+    """
+    column = task.data.site_column
+    path = location.source(task)
+    if column is None:
+        return [path.stem]
+    kind, files = sources_files.find(path, task.data.format)
+    split = task.split
+    needed = [*task.data.where, *([split.column] if split.kind == "column" and split.column else [])]
+    raw = _renamed(
+        task, location, sources_files.read(kind, files, *_mapped([column, *needed], [], location), str(path))
+    )
+    return _sites(task, raw)
+
+
+def _sites(task: Task, raw: Raw) -> list[str]:
+    assert task.data.site_column is not None
+    frame = raw.frame.filter(_kept(task, raw))
+    if task.split.shared and task.split.column:
+        # Rows of a shared test set may stand under a name that is no site.
+        frame = frame.filter(_equals(task.split.column, task.split.train))
+    names = frame[task.data.site_column].cast(pl.String).unique().to_list()
+    return sorted((str(name) for name in names if name is not None), key=_natural)
+
+
+def _open(task: Task, location: DataLocation) -> Raw:
+    split, data = task.split, task.data
+    if data.source == "synthetic" and location.path is None:
+        from fedsite.telemetry import synthetic
+
+        generated = synthetic.generate(str(data.generator), location.number(), location.seed)
+        return Raw(frame=pl.DataFrame(generated), origin=f"synthetic {data.generator}")
+    path = location.source(task)
+    kind, files = sources_files.find(path, data.format)
+    required = [*data.entity_columns, *([data.time] if data.time else [])]
+    joined = sources_joins.names(task)
+    for channel in task.channels:
+        whole = kind == "npz" and channel.count is not None
+        singles = [channel.name] if whole else [single.name for single in channel.expand()]
+        required += [name for name in singles if name not in joined]
+    optional = []
+    if split.kind == "column" and split.column:
+        required += [split.column, *split.exclude]
+    if task.label.column and task.label.column not in joined:
+        # A site without ground truth can still train a reconstruction.
+        (optional if task.label.kind == "self" and location.path is not None else required).append(task.label.column)
+    optional += data.where
+    if data.site_column:
+        (required if location.path is None else optional).append(data.site_column)
+    known = {*required, *optional}
+    for name in location.columns:
+        if name not in known:
+            raise TelemetryError(
+                f"data.columns.{name} names no column of task {task.name}",
+                allowed=nearest(name, sorted(known)),
+                next_step=CHECK,
+                code=Code.COLUMN,
+            )
+    wanted = _mapped(required, optional, location)
+    return _renamed(task, location, sources_files.read(kind, files, *wanted, str(path)))
+
+
+def _mapped(required: Sequence[str], optional: Sequence[str], location: DataLocation) -> tuple[list[str], list[str]]:
+    names = location.columns
+    return [names.get(name, name) for name in required], [names.get(name, name) for name in optional]
+
+
+def _renamed(task: Task, location: DataLocation, raw: Raw) -> Raw:
+    """Columns under the task's names; a column that two names share is copied."""
+    mapping = {name: column for name, column in location.columns.items() if column in raw.frame.columns}
+    if not mapping:
+        return raw
+    frame = raw.frame.with_columns([pl.col(column).alias(name) for name, column in mapping.items()])
+    return Raw(frame=frame, blocks=raw.blocks, origin=raw.origin)
+
+
+def _select(task: Task, location: DataLocation, raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Rows of the site, and which of them are held out where a column says so."""
+    column, split = task.data.site_column, task.split
+    mine = _mask(raw.frame, _kept(task, raw)) if raw.frame.height else np.ones(len(raw), dtype=bool)
+    kept, names, site = mine, [""], ""
+    several = column is not None and raw.has(column) and (location.path is None or location.site is not None)
+    if several and task.data.source == "file":
+        names = _sites(task, raw)
+        site = _resolve(names, location, raw.origin)
+        mine = mine & _mask(raw.frame, _equals(str(column), site))
+    if split.kind != "column" or split.column is None:
+        return np.flatnonzero(mine), None
+    held = kept & _mask(raw.frame, _equals(split.column, split.holdout))
+    train = mine & _mask(raw.frame, _equals(split.column, split.train))
+    for name, value in split.exclude.items():
+        train &= ~_mask(raw.frame, _equals(name, value))
+    if not split.shared:
+        held = mine & held
+    elif len(names) > 1:
+        share = np.flatnonzero(held)[names.index(site) :: len(names)]
+        held = np.zeros_like(held)
+        held[share] = True
+    rows = np.flatnonzero(train | held)
+    return rows, held[rows]
+
+
+def _resolve(names: list[str], location: DataLocation, origin: str) -> str:
+    site = location.site
+    if site is not None and str(site) in names:
+        return str(site)
+    if isinstance(site, int) and 0 <= site < len(names):
+        return names[site]
+    raise TelemetryError(
+        f"{origin}: site {site!r} is not in it" if site is not None else f"{origin} holds {len(names)} sites",
+        allowed=nearest(str(site), names[:60]),
+        next_step="choose one: data.site=NAME",
+        code=Code.SITE,
+    )
+
+
+def _entities(
+    task: Task, frame: pl.DataFrame, count: int, location: DataLocation
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    columns = task.data.entity_columns
+    if not columns:
+        return (str(location.site if location.site is not None else "site"),), np.zeros(count, dtype=np.int64)
+    key = frame.select(pl.concat_str([pl.col(name).cast(pl.String) for name in columns], separator="/")).to_series()
+    if key.null_count():
+        raise TelemetryError(
+            f"column {columns} is empty in {key.null_count()} rows", allowed="a name", next_step=CHECK, code=Code.TYPE
+        )
+    names = key.unique(maintain_order=True).to_list()
+    order = sorted(names, key=_natural)
+    code = {name: index for index, name in enumerate(order)}
+    return tuple(order), key.replace_strict(code, return_dtype=pl.Int64).to_numpy().astype(np.int64)
+
+
+def _label(
+    task: Task, frame: pl.DataFrame, joined: dict[str, NDArray[np.float64]], origin: str
+) -> NDArray[np.float64] | None:
+    column = task.label.column
+    if column is None:
+        return None
+    if column in joined:
+        return joined[column]
+    if column not in frame.columns:
+        return None
+    if task.label.classes:
+        return sources_columns.classes(frame, column, task.label.classes, origin)
+    return sources_columns.values(frame, column, origin)
+
+
+def _in_order(table: Table, duplicates: str) -> Table:
+    held = np.zeros(len(table), dtype=bool) if table.held is None else table.held
+    table = table.take(np.lexsort((table.time, held, table.entity)))
+    held = np.zeros(len(table), dtype=bool) if table.held is None else table.held
+    same = (np.diff(table.time) == 0) & (np.diff(table.entity) == 0) & (np.diff(held.astype(np.int8)) == 0)
+    if not same.any():
+        return table
+    if duplicates == "last":
+        return table.take(np.flatnonzero(np.append(~same, True)))
+    first = int(np.argmax(same))
+    name = table.entities[table.entity[first]]
+    raise TelemetryError(
+        f"{table.origin}: {int(same.sum())} rows have the time of another row of their entity (first: {name} at {table.time[first]:g})",
+        allowed="each time once per entity, or data.duplicates: last in the task",
+        next_step=CHECK,
+        code=Code.TIME,
+    )
+
+
+def _mask(frame: pl.DataFrame, expression: pl.Expr) -> NDArray[np.bool_]:
+    return frame.select(expression.fill_null(False)).to_series().to_numpy().astype(bool)
+
+
+def _kept(task: Task, raw: Raw) -> pl.Expr:
+    """Rows that `data.where` keeps; a site's own file need not have the column."""
+    kept = pl.repeat(True, pl.len())
+    for name, wanted in task.data.where.items():
+        if raw.has(name):
+            kept = kept & pl.any_horizontal([_equals(name, value) for value in wanted])
+    return kept
+
+
+def _equals(column: str, value: str | int | bool) -> pl.Expr:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return pl.col(column).cast(pl.String) == text
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that compares runs of digits as numbers."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|\D+", text)]

@@ -1,0 +1,112 @@
+"""Single columns as numbers: what is not a number, time or known class is named with its value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fedsite.telemetry.errors import CHECK, Code, TelemetryError
+from fedsite.telemetry.schema import Channel
+
+
+def numbers(frame: pl.DataFrame, channel: Channel, origin: str) -> NDArray[np.float64]:
+    """A channel's readings, NaN where missing.
+
+    Raises:
+        TelemetryError: a value is not a number, or is infinite.
+    """
+    found = values(frame, channel.name, origin)
+    infinite = np.isinf(found)
+    if infinite.any():
+        raise TelemetryError(
+            f"{origin}: channel {channel.name} is infinite in row {int(np.argmax(infinite))}",
+            allowed=f"{channel.minimum:g} to {channel.maximum:g} {channel.unit}",
+            next_step=CHECK,
+            code=Code.RANGE,
+        )
+    return found
+
+
+def values(frame: pl.DataFrame, name: str, origin: str) -> NDArray[np.float64]:
+    """A column as float64, NaN where empty.
+
+    Raises:
+        TelemetryError: a value is not a number.
+    """
+    series = frame[name]
+    if series.dtype == pl.Boolean:
+        series = series.cast(pl.Int8)
+    elif series.dtype == pl.String:
+        series = series.str.strip_chars().replace({"true": "1", "false": "0", "True": "1", "False": "0"})
+    try:
+        cast = series.cast(pl.Float64, strict=False)
+    except pl.exceptions.PolarsError:
+        raise _not_a_number(origin, name, f"of type {series.dtype}", 0) from None
+    wrong = (cast.is_null() & series.is_not_null()).to_numpy()
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _not_a_number(origin, name, repr(series[row]), row)
+    return cast.fill_null(float("nan")).to_numpy().astype(np.float64)
+
+
+def times(frame: pl.DataFrame, name: str | None, count: int, origin: str) -> NDArray[np.float64]:
+    """A time column as seconds since 1970 UTC (dates and timestamps) or as its own count (numbers); None: the row's number.
+
+    Raises:
+        TelemetryError: a value is no time, or missing.
+    """
+    if name is None:
+        return np.arange(count, dtype=np.float64)
+    series = frame[name]
+    if series.dtype == pl.String:
+        text = series.str.strip_chars()
+        series = text.cast(pl.Float64, strict=False)
+        if series.null_count() == len(series):
+            try:
+                series = text.str.to_datetime(strict=False, time_unit="us")
+            except pl.exceptions.PolarsError:
+                series = text.cast(pl.Float64, strict=False)
+    if isinstance(series.dtype, pl.Datetime | pl.Date):
+        if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
+            series = series.dt.convert_time_zone("UTC")
+        series = series.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
+    found = series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().astype(np.float64)
+    wrong = ~np.isfinite(found)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise TelemetryError(
+            f"{origin}: time column {name} is {frame[name][row]!r} in row {row}",
+            allowed="a number, or a date and time such as 2024-05-01T12:00:00",
+            next_step=CHECK,
+            code=Code.TIME,
+        )
+    return found
+
+
+def classes(frame: pl.DataFrame, name: str, known: Sequence[str | int], origin: str) -> NDArray[np.float64]:
+    """A column of class names as class indices, NaN where empty.
+
+    Raises:
+        TelemetryError: a value is none of the classes.
+    """
+    text = frame[name].cast(pl.String).str.strip_chars().str.strip_suffix(".0")
+    indices = {str(value): float(index) for index, value in enumerate(known)}
+    for value in text.unique().to_list():
+        if value is not None and value not in indices:
+            raise TelemetryError(
+                f"{origin}: column {name} holds class {value!r}",
+                allowed=", ".join(indices),
+                next_step=CHECK,
+                code=Code.CLASS,
+            )
+    found = text.replace_strict(indices, default=None, return_dtype=pl.Float64)
+    return found.fill_null(float("nan")).to_numpy().astype(np.float64)
+
+
+def _not_a_number(origin: str, name: str, value: str, row: int) -> TelemetryError:
+    return TelemetryError(
+        f"{origin}: column {name} is {value} in row {row}", allowed="numbers", next_step=CHECK, code=Code.TYPE
+    )

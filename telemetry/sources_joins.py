@@ -1,0 +1,110 @@
+"""Context and event tables joined to each reading as of its time and entity: nothing later than a reading informs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fedsite.telemetry import sources_columns, sources_files
+from fedsite.telemetry.task import Task
+from fedsite.telemetry.task_document import Context, Events
+
+
+def names(task: Task) -> set[str]:
+    """Channels and label columns that come from a join, not from the readings."""
+    found = {column for context in task.context for column in context.columns}
+    for events in task.events:
+        found |= {name for name in (events.since, events.within) if name is not None}
+    return found
+
+
+def join(
+    task: Task,
+    folder: Path,
+    frame: pl.DataFrame,
+    entities: tuple[str, ...],
+    entity: NDArray[np.int64],
+    time: NDArray[np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    """Columns made by the task's joins, by name, for every row of `frame`.
+
+    Raises:
+        TelemetryError: a table cannot be read, or lacks a column.
+    """
+    if not task.context and not task.events:
+        return {}
+    left = pl.DataFrame({"entity": np.array(entities)[entity], "time": time}).with_row_index("row")
+    found: dict[str, NDArray[np.float64]] = {}
+    for context in task.context:
+        found |= _context(context, folder / context.file, left)
+    for events in task.events:
+        found |= _events(events, folder / events.file, left, task)
+    return found
+
+
+def _context(context: Context, path: Path, left: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
+    right = _table(path, context.entity, context.time, list(context.columns))
+    if context.time is None:
+        right = right.unique("entity", keep="last", maintain_order=True) if context.entity else right.tail(1)
+        on = left.select("row", "entity")
+        joined = (
+            on.join(right, on="entity", how="left") if context.entity else on.join(right.drop("entity"), how="cross")
+        )
+    else:
+        joined = _as_of(left, right, "backward", context.entity is not None, context.tolerance)
+    joined = joined.sort("row")
+    return {name: sources_columns.values(joined, name, str(path)) for name in context.columns}
+
+
+def _events(events: Events, path: Path, left: pl.DataFrame, task: Task) -> dict[str, NDArray[np.float64]]:
+    right = _table(path, events.entity, events.time, [events.kind] if events.kind else [])
+    if events.kinds:
+        right = right.filter(pl.col(str(events.kind)).cast(pl.String).is_in(list(events.kinds)))
+    right = right.select("entity", "time", pl.col("time").alias("event"))
+    by_entity = events.entity is not None
+    found: dict[str, NDArray[np.float64]] = {}
+    if events.since is not None:
+        last = _as_of(left, right, "backward", by_entity, None).sort("row")
+        age = (last["time"] - last["event"]).fill_null(float("inf")).to_numpy()
+        bounds = next(channel for channel in task.single_channels if channel.name == events.since)
+        found[events.since] = np.clip(age, None, bounds.maximum)
+    if events.within is not None and events.horizon is not None:
+        # An event at the reading's own time is already known: only later ones count.
+        ahead = _as_of(left, right, "forward", by_entity, None, exact=False).sort("row")
+        wait = (ahead["event"] - ahead["time"]).fill_null(float("inf")).to_numpy()
+        ends = left.join(left.group_by("entity").agg(pl.col("time").max().alias("end")), on="entity", how="left").sort(
+            "row"
+        )
+        unknown = (wait > events.horizon) & (ends["time"] + events.horizon > ends["end"]).to_numpy()
+        found[events.within] = np.where(unknown, np.nan, (wait <= events.horizon).astype(np.float64))
+    return found
+
+
+def _table(path: Path, entity: str | None, time: str | None, columns: list[str]) -> pl.DataFrame:
+    kind, files = sources_files.find(path, None)
+    required = [name for name in (entity, time, *columns) if name]
+    raw = sources_files.read(kind, files, required, [], str(path))
+    right = raw.frame.select(columns)
+    key = raw.frame[entity].cast(pl.String) if entity else pl.Series([""] * raw.frame.height, dtype=pl.String)
+    right = right.with_columns(key.alias("entity"))
+    if time is not None:
+        moments = sources_columns.times(raw.frame, time, raw.frame.height, str(path))
+        right = right.with_columns(pl.Series("time", moments)).sort("time", maintain_order=True)
+    return right
+
+
+def _as_of(
+    left: pl.DataFrame, right: pl.DataFrame, strategy: str, by_entity: bool, tolerance: float | None, exact: bool = True
+) -> pl.DataFrame:
+    return left.sort("time").join_asof(
+        right if by_entity else right.drop("entity"),
+        on="time",
+        by="entity" if by_entity else None,
+        strategy=strategy,  # type: ignore[arg-type]
+        tolerance=tolerance,
+        allow_exact_matches=exact,
+        check_sortedness=False,
+    )
