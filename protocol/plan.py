@@ -49,6 +49,7 @@ class PrivacyPlan:
     epsilon: float | None = None  # target for the whole run
     delta: float = 1e-5
     clip: float = 1.0  # clipping norm of one unit's gradient
+    batch: float = 64.0  # divides a step's noised sum: public, because a site's own number of records is private
     noise_multiplier: float = 0.0  # DP-SGD, solved from epsilon when the plan is made
     statistics_noise: float = 0.0  # of the normalisation statistics; 0: schema ranges are used, no data read
     evaluation_noise: float = 0.0  # of one evaluation; 0: no evaluation on private holdouts
@@ -58,6 +59,7 @@ class PrivacyPlan:
     def __post_init__(self) -> None:
         _range("delta", self.delta, 1e-15, 0.1)
         _range("clip", self.clip, 1e-9, 1e9)
+        _range("batch", self.batch, 1e-3, 1e9)
         if self.epsilon is not None:
             _range("epsilon", self.epsilon, 1e-6, 1e6)
         _range("noise_multiplier", self.noise_multiplier, 0.0, 1e9)
