@@ -1,8 +1,8 @@
 """Checkpoints: the global model after a round, on the disk whole or not at all.
 
 `round-0003.safetensors` holds the model alone (so that `model.init=` takes it), `round-0003.memory.safetensors` what
-the strategy remembers, and `round-0003.json` (`fedsite.checkpoint/1`, written last) names both by hash: without it there
-is no checkpoint.
+the strategy remembers, and `round-0003.json` (`fedsite.checkpoint/1`, written last) names both by hash: without it
+there is no checkpoint.
 """
 
 from __future__ import annotations

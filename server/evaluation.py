@@ -1,0 +1,107 @@
+"""Federated sums: normalisation statistics and evaluation, added up over sites before anything is read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.models import metrics
+from fedsite.protocol.plan import RoundPlan
+from fedsite.server.replies import Shape
+from fedsite.telemetry.statistics import Normalisation, Sums, schema_normalisation
+from fedsite.telemetry.task import Task
+
+EVALUATION = "evaluation/"
+STATISTICS = "statistics/"
+_REFERENCE = "reference"
+
+
+class Total:
+    """Arrays of one prefix, summed in float64; an array that a site leaves out adds nothing."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self.count = 0  # sites
+
+    def add(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Add one site's arrays; those of another prefix are not for this total."""
+        found = {name: value for name, value in values.items() if name.startswith(self._prefix)}
+        for name, value in found.items():
+            key = name.removeprefix(self._prefix)
+            # A copy at first: the reply's own array is not kept alive.
+            self._sums[key] = self._sums[key] + value if key in self._sums else np.array(value, np.float64)
+        self.count += bool(found)
+
+    @property
+    def sums(self) -> Mapping[str, NDArray[np.float64]]:
+        """The sums by name, without the prefix."""
+        return self._sums
+
+
+def evaluates(plan: RoundPlan) -> bool:
+    """Whether sites judge a model on their holdouts: free without privacy, else only with noise."""
+    return plan.privacy.mode == "none" or plan.privacy.evaluation_noise > 0
+
+
+def reads_statistics(plan: RoundPlan) -> bool:
+    """Whether normalisation comes from the sites' data, or from the schema's public ranges."""
+    return plan.privacy.mode == "none" or plan.privacy.statistics_noise > 0
+
+
+def calibrates(plan: RoundPlan) -> bool:
+    """Whether the int8 ranges come from the sites' data."""
+    return plan.privacy.mode == "none" or plan.privacy.calibration_noise > 0
+
+
+def statistics_shapes(task: Task) -> dict[str, Shape]:
+    """What `prepare` answers with."""
+    features = len(task.feature_names)
+    return {f"{STATISTICS}count": (1,), f"{STATISTICS}sum": (features,), f"{STATISTICS}square": (features,)}
+
+
+def evaluation_shapes(task: Task) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    """Required and optional arrays of an evaluation: those of a site without windows."""
+    name = task.metric.name
+    if name in metrics.REGRESSION:
+        prediction, target = np.zeros((0, task.outputs)), np.zeros((0, task.outputs))
+    elif name in metrics.CLASSES:
+        prediction, target = np.zeros((0, task.outputs)), np.zeros(0, dtype=np.int64)
+    else:
+        prediction, target = np.zeros(0), np.zeros(0, dtype=np.int64)
+    empty = metrics.sums(task.metric, prediction, target)
+    required = {EVALUATION + key: value.shape for key, value in empty.items() if key != _REFERENCE}
+    optional: dict[str, Shape] = {}
+    if "histogram" in empty:
+        optional[EVALUATION + _REFERENCE] = empty["histogram"].shape[1:]
+    return required, optional
+
+
+def normalisation(task: Task, total: Total | None) -> Normalisation:
+    """The run's normalisation: from the sites' sums, or from the schema alone where there are none."""
+    bounds = np.asarray(task.feature_bounds, dtype=np.float32)
+    if total is None or not total.count:
+        return schema_normalisation(bounds[:, 0], bounds[:, 1])
+    sums = Sums(count=total.sums["count"], total=total.sums["sum"], square=total.sums["square"])
+    return sums.normalisation(bounds[:, 0], bounds[:, 1])
+
+
+def value(task: Task, total: Total) -> float | None:
+    """The task's metric of summed evaluations; None where there is nothing to judge."""
+    found = metrics.value(task.metric, total.sums) if total.count else None
+    return found if found is None else float(found)
+
+
+def plain(found: Normalisation) -> dict[str, list[float]]:
+    """Normalisation as it stands in an instruction."""
+    return {"mean": [float(item) for item in found.mean], "scale": [float(item) for item in found.scale]}
+
+
+def read_plain(value: Mapping[str, Any]) -> Normalisation:
+    """The inverse of `plain`."""
+    return Normalisation(
+        mean=np.asarray(value["mean"], dtype=np.float32), scale=np.asarray(value["scale"], dtype=np.float32)
+    )

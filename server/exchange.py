@@ -1,0 +1,267 @@
+"""One exchange with the sites over the round machine: instructions out, verified answers in, over by its deadline."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fedsite.protocol import instants, signing, weights
+from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.keys import SigningKey
+from fedsite.protocol.messages import Frame, Header, Kind, ReplyHeader
+from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.sealing import RunKey
+from fedsite.server import rounds
+from fedsite.server.journal import Journal
+from fedsite.server.link import Failure, Link, SiteLink
+from fedsite.server.replies import Expected, read_values
+from fedsite.server.rounds import Count, Reply, RoundState, Rules, Status
+
+SLICE_S = 0.5  # longest wait before stop requests are looked at, seconds
+GRACE_S = 30.0  # an instruction outlives its deadline by this, so that a site's clock may be off
+
+_log = logging.getLogger(__name__)
+Take = Callable[[SiteLink, ReplyHeader, weights.Arrays], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of every site of an exchange."""
+
+    kind: Kind
+    round: int
+    rules: Rules
+    body: Mapping[str, Any] = field(default_factory=dict)
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    model_hash: str = ""
+    expected: Expected = field(default_factory=Expected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteAnswer:
+    """What one site's part in an exchange was."""
+
+    status: Status
+    code: str | None
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How an exchange ended."""
+
+    state: RoundState
+    seconds: float
+    answers: Mapping[str, SiteAnswer]  # by site id, of every site asked
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """Ids of the sites whose answers counted."""
+        return self.state.having(Status.OK)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes received."""
+        return sum(answer.bytes_up for answer in self.answers.values())
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes sent."""
+        return sum(answer.bytes_down for answer in self.answers.values())
+
+
+class Exchange:
+    """Asks sites questions in the name of one run and attempt."""
+
+    def __init__(
+        self,
+        *,
+        plan: RoundPlan,
+        attempt: int,
+        link: Link,
+        key: SigningKey,
+        run_key: RunKey | None,
+        journal: Journal,
+        stopping: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._plan = plan
+        self._attempt = attempt
+        self._link = link
+        self._key = key
+        self._run_key = run_key
+        self._public = "" if run_key is None else run_key.public
+        self._journal = journal
+        self._stopping = stopping
+        self._clock = clock
+        self._now = now
+
+    def ask(self, question: Question, sites: Sequence[SiteLink], take: Take | None = None) -> Result:
+        """Ask `sites`, best first, and hand each counted answer to `take`, one at a time.
+
+        `take` is called before the next reply is opened, and keeps nothing of it that it does not copy.
+        """
+        return _Asking(self, question, sites, take).run()
+
+    def instruction(self, question: Question, site: SiteLink) -> Frame:
+        """The signed instruction for one site."""
+        expires = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=question.rules.deadline_s + GRACE_S)
+        header = Header(
+            kind=question.kind,
+            federation=self._plan.federation,
+            site_id=site.site_id,
+            run_id=self._plan.run_id,
+            round=question.round,
+            attempt=self._attempt,
+            plan_hash=self._plan.hash,
+            model_hash=question.model_hash,
+            run_key=self._public,
+            expires=instants.text(expires),
+            body=dict(question.body),
+        )
+        return signing.sign_instruction(header, question.blobs, self._key)
+
+
+@dataclass(slots=True)
+class _Sent:
+    site: SiteLink
+    header: bytes
+    asked: Header
+    size: int
+
+
+class _Asking:
+    """One question on its way."""
+
+    def __init__(self, desk: Exchange, question: Question, sites: Sequence[SiteLink], take: Take | None) -> None:
+        self._desk = desk
+        self._question = question
+        self._sites = {site.site_id: site for site in sites}
+        self._take = take
+        self._sent: dict[str, _Sent] = {}  # by message id
+        self._answers: dict[str, SiteAnswer] = {}
+
+    def run(self) -> Result:
+        desk, question = self._desk, self._question
+        started = desk._clock()
+        self._state, effects = rounds.open_round(
+            question.rules, number=question.round, attempt=desk._attempt, candidates=list(self._sites), at=started
+        )
+        asked = [site for effect in effects if isinstance(effect, rounds.Ask) for site in effect.sites]
+        desk._journal.record(
+            "asked",
+            phase=question.kind,
+            round=question.round,
+            sites=[self._sites[site].name for site in asked],
+            deadline_s=question.rules.deadline_s,
+        )
+        self._send([self._sites[site] for site in asked])
+        while self._state.outcome is None:
+            if desk._stopping():
+                self._step(rounds.Stop(at=desk._clock()))
+                break
+            self._receive()
+            self._step(rounds.Tick(at=desk._clock()))
+        desk._link.forget(list(self._sent))
+        return Result(state=self._state, seconds=desk._clock() - started, answers=self._final())
+
+    def _send(self, sites: Sequence[SiteLink]) -> None:
+        desk, question = self._desk, self._question
+        frames = [(site, desk.instruction(question, site)) for site in sites]
+        ids = desk._link.send(frames, question.rules.deadline_s + GRACE_S) if frames else []
+        for (site, frame), message in zip(frames, ids, strict=True):
+            down = frame.size if message is not None else 0
+            self._answers[site.site_id] = SiteAnswer(
+                status=Status.ASKED, code=None, seconds=0.0, bytes_up=0, bytes_down=down
+            )
+            if message is None:
+                self._lost(site, "could not be sent")
+            else:
+                asked = signing.read_header(frame.header)
+                self._sent[message] = _Sent(site=site, header=frame.header, asked=asked, size=down)
+
+    def _receive(self) -> None:
+        left = self._state.deadline - self._desk._clock()
+        for message, found in self._desk._link.poll(list(self._sent), wait_s=max(0.0, min(left, SLICE_S))):
+            sent = self._sent.pop(message, None)
+            if sent is None:
+                continue
+            if isinstance(found, Failure):
+                self._lost(sent.site, found.reason)
+            else:
+                self._answer(sent, found)
+            if self._state.outcome is not None:
+                return
+
+    def _answer(self, sent: _Sent, frame: Frame) -> None:
+        """Verify, open and count one reply; whatever is wrong with it is that site's outcome, not the run's."""
+        status, code, values, reply = Status.INVALID, None, {}, None
+        try:
+            reply = signing.open_reply(frame, sent.site.public_key, instruction=sent.header)
+            code = reply.code
+            status = {"ok": Status.OK, "refused": Status.REFUSED, "failed": Status.FAILED}[reply.outcome]
+            if status is Status.OK:
+                values = read_values(frame, reply, sent.asked, self._desk._run_key, self._question.expected)
+        except FedsiteError as error:
+            status, code = Status.INVALID, error.refusal
+            _log.warning("reply of site %s does not count: %s", sent.site.name, error)
+        at = self._desk._clock()
+        effects = self._step(
+            Reply(
+                site=sent.site.site_id,
+                round=self._question.round,
+                attempt=self._desk._attempt,
+                at=at,
+                status=status,  # type: ignore[arg-type]
+                code=code,
+            )
+        )
+        body = {} if reply is None or status is Status.INVALID else reply.body
+        self._note(sent.site, status, code, at, frame.size, body)
+        if Count(site=sent.site.site_id) in effects and self._take is not None and reply is not None:
+            self._take(sent.site, reply, values)
+
+    def _lost(self, site: SiteLink, reason: str) -> None:
+        _log.warning("site %s: %s", site.name, reason)
+        at = self._desk._clock()
+        self._step(rounds.Lost(site=site.site_id, at=at))
+        self._note(site, Status.UNREACHABLE, None, at, 0, {})
+
+    def _note(
+        self, site: SiteLink, status: Status, code: str | None, at: float, size: int, body: Mapping[str, Any]
+    ) -> None:
+        seconds = at - self._state.opened_at
+        answer = dataclasses.replace(
+            self._answers[site.site_id], status=status, code=code, seconds=seconds, bytes_up=size, body=body
+        )
+        self._answers[site.site_id] = answer
+        self._desk._journal.record(
+            "reply",
+            phase=self._question.kind,
+            round=self._question.round,
+            site=site.name,
+            outcome=str(status),
+            code=None if code is None else str(code),
+            seconds=round(seconds, 4),
+            bytes_up=size,
+            bytes_down=answer.bytes_down,
+        )
+
+    def _step(self, event: rounds.Event) -> list[rounds.Effect]:
+        self._state, effects = rounds.step(self._state, event)
+        return effects
+
+    def _final(self) -> dict[str, SiteAnswer]:
+        """Answers with the machine's own verdict on those that never came."""
+        return {
+            site: dataclasses.replace(answer, status=self._state.sites[site]) for site, answer in self._answers.items()
+        }

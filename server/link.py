@@ -1,0 +1,48 @@
+"""What the round loop needs of a transport: who is there, send, poll. Flower is one, the tests' memory another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedsite.protocol.keys import VerifyKey
+from fedsite.protocol.messages import Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLink:
+    """An enrolled, unrevoked site that is online."""
+
+    site_id: str  # hex
+    name: str
+    node_id: str  # the transport's own address, decimal text
+    public_key: VerifyKey  # the identity it enrolled with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A message whose reply will not come."""
+
+    reason: str  # the transport's words, for the server's log only
+
+
+class Link(Protocol):
+    """A transport to the sites. No method raises because of one site."""
+
+    def sites(self) -> list[SiteLink]:
+        """Enrolled, unrevoked sites that are online now."""
+
+    def send(self, messages: Sequence[tuple[SiteLink, Frame]], expires_s: float) -> list[str | None]:
+        """Send each frame to its site; returns message ids in the same order, None where it could not be sent.
+
+        Args:
+            messages: frames may share the bytes of their blobs.
+            expires_s: seconds after which an undelivered message is dropped.
+        """
+
+    def poll(self, message_ids: Collection[str], wait_s: float) -> Iterator[tuple[str, Frame | Failure]]:
+        """Replies that have arrived, one at a time; waits up to `wait_s` seconds for the first, and may yield none."""
+
+    def forget(self, message_ids: Collection[str]) -> None:
+        """Nobody waits for these replies any more."""

@@ -1,0 +1,89 @@
+"""Reading a site's reply: decryption, size, names, shapes, finite values. All of it before anything is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedsite.protocol import sealing, weights
+from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
+from fedsite.protocol.messages import Frame, Header, ReplyHeader
+
+SEALED = "sealed"
+VALUES = "values"
+LARGEST_WEIGHT = 1e9  # examples a site may say it has
+_SLACK = 64 << 10  # bytes of safetensors header
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the values of a reply must be: floating-point arrays of these names and shapes, and nothing else."""
+
+    required: Mapping[str, Shape] = field(default_factory=dict)
+    optional: Mapping[str, Shape] = field(default_factory=dict)
+    weight: float | None = None  # the only value allowed for `weight`; None: any number of examples
+
+    @property
+    def limit(self) -> int:
+        """The largest encoding of such values, in bytes."""
+        shapes = {**self.required, **self.optional}
+        names = sum(len(name) for name in shapes)
+        return sum(8 * int(np.prod(shape)) for shape in shapes.values()) + 2 * names + 128 * len(shapes) + _SLACK
+
+
+def read_values(
+    frame: Frame, reply: ReplyHeader, asked: Header, key: sealing.RunKey | None, expected: Expected
+) -> weights.Arrays:
+    """Open the values of a reply whose signature has been checked (`signing.open_reply`).
+
+    Args:
+        frame: the reply.
+        reply: its header.
+        asked: the header of the instruction it answers.
+        key: the run's key; None in protection mode none.
+        expected: what the values must be.
+
+    Raises:
+        IntegrityError: missing, too large, not what was expected, not finite.
+        TrustError: values in the clear where the plan says sealed.
+    """
+    blob = SEALED if key is not None else VALUES
+    wanted = {blob} if expected.required or reply.blobs else set()
+    if set(reply.blobs) != wanted:
+        kind = TrustError if set(reply.blobs) == {VALUES} else IntegrityError
+        raise kind(f"blobs {sorted(reply.blobs)}", allowed=f"{sorted(wanted)}", refusal=RefusalCode.PROTECTION)
+    if not wanted:
+        return {}
+    data = frame.blobs[blob]
+    if key is not None:
+        data = key.open(data, sealing.context(asked), reply.site_id, limit=expected.limit)
+    values = weights.decode(data, limit=expected.limit)
+    check(values, expected)
+    return values
+
+
+def check(values: weights.Arrays, expected: Expected) -> None:
+    """Check names, shapes, types and the weight.
+
+    Raises:
+        IntegrityError: the first thing that is wrong.
+    """
+    for name in expected.required:
+        if name not in values:
+            raise IntegrityError(f"array {name} is missing", allowed=f"{len(expected.required)} named arrays")
+    for name, value in values.items():
+        shape = expected.required.get(name, expected.optional.get(name))
+        if shape is None:
+            raise IntegrityError(f"unexpected array {name!r:.80}", allowed="the arrays that were asked for")
+        if value.shape != shape or value.dtype.kind != "f":
+            raise IntegrityError(f"array {name} is {value.dtype} {list(value.shape)}", allowed=f"float {list(shape)}")
+    if "weight" in expected.required:
+        weight = float(values["weight"][0])
+        if expected.weight is not None and weight != expected.weight:
+            raise IntegrityError(f"weight {weight}", allowed=f"{expected.weight}: examples are not counted here")
+        if not 0 < weight <= LARGEST_WEIGHT:
+            raise IntegrityError(f"weight {weight}", allowed=f"above 0, at most {LARGEST_WEIGHT:g}")
