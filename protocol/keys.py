@@ -1,4 +1,4 @@
-"""Private keys and what is done with them: Ed25519 for identities, EC P-384 for Flower's node authentication.
+"""Private keys: Ed25519 for identities, EC P-256 for TLS, EC P-384 for Flower's node authentication.
 
 A private key is made where it is used, stored with mode 0600 from its creation, and never printed.
 Source: RFC 8032 (Ed25519).
@@ -143,10 +143,7 @@ class NodeKey:
             StorageError: the file cannot be read.
             TrustError: others can read it, or it is not a P-384 key.
         """
-        key = load_private(read_secret(path), str(path))
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
-            raise TrustError(f"{path} holds a {type(key).__name__}", allowed="an EC P-384 private key")
-        return cls(key)
+        return cls(_load_ec(path, ec.SECP384R1))
 
     def save(self, path: Path) -> None:
         """Write an OpenSSH file, mode 0600: `flower-supernode` reads the same.
@@ -166,6 +163,37 @@ class NodeKey:
     def public_pem(self) -> bytes:
         """PEM SubjectPublicKeyInfo: what Flower's node table and request header hold."""
         return self.public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsKey:
+    """An EC P-256 private key for TLS: the authority's, the server's or a site's."""
+
+    private: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> TlsKey:
+        """A new key."""
+        return cls(ec.generate_private_key(ec.SECP256R1()))
+
+    @classmethod
+    def load(cls, path: Path) -> TlsKey:
+        """Read a PEM file that only its owner can read.
+
+        Raises:
+            StorageError: the file cannot be read.
+            TrustError: others can read it, or it is not a P-256 key.
+        """
+        return cls(_load_ec(path, ec.SECP256R1))
+
+    def save(self, path: Path) -> None:
+        """Write a PEM file, mode 0600, as `ssl.SSLContext.load_cert_chain` reads it.
+
+        Raises:
+            StorageError: the disk is full or read-only.
+        """
+        pem = self.private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, _PLAIN)
+        storage.write_atomic(path, pem)
 
 
 def check_node_key(pem: bytes) -> bytes:
@@ -212,6 +240,13 @@ def load_private(data: bytes, where: str) -> object:
         raise TrustError(
             f"{where} is not a private key", allowed="an unencrypted PEM file", next_step="restore it from a backup"
         ) from None
+
+
+def _load_ec(path: Path, curve: type[ec.EllipticCurve]) -> ec.EllipticCurvePrivateKey:
+    key = load_private(read_secret(path), str(path))
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, curve):
+        raise TrustError(f"{path} holds a {type(key).__name__}", allowed=f"an EC private key on {curve.name}")
+    return key
 
 
 def unbase64(text: str, what: str) -> bytes:
