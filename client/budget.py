@@ -2,7 +2,7 @@
 
 PRIVACY.md rule 7. A whole run is reserved before its data is read, each release is committed before it leaves, and
 what a finished run did not use is given back. Spends are kept by privacy unit and by data source, never by the name the
-centre gave the task: a renamed task inherits what its data has already paid. Nothing is ever deleted. A file that
+centre gave the task: a renamed task inherits what its data has already paid. Nothing spent is ever deleted. A file that
 cannot be read or does not add up refuses everything (fails closed).
 """
 
@@ -142,6 +142,14 @@ class Budget:
                     for spend in merged(spends)
                 ],
             )
+
+    def cancel(self, run_id: str) -> None:
+        """Take a reservation back of which nothing was spent, because its run was refused; else nothing changes."""
+        with self._guard(), self._write():
+            used = self._database.execute("SELECT 1 FROM spent WHERE run_id = ? LIMIT 1", (run_id,)).fetchone()
+            if used is None:
+                self._database.execute("DELETE FROM reserved WHERE run_id = ?", (run_id,))
+                self._database.execute("DELETE FROM run WHERE run_id = ? AND finished IS NULL", (run_id,))
 
     def finish(self, run_id: str, now: str) -> None:
         """Close a run: what it reserved and did not spend is free again. Unknown or finished runs change nothing."""

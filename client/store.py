@@ -19,6 +19,7 @@ from fedsite.protocol.storage import private_directory, write_atomic
 KEEP_ROUNDS = 2
 _LENGTH = struct.Struct(">Q")
 _FINISHED = "finished"
+_AFTER = ("install", "finish")  # what may still come when a run has ended
 
 
 class Outbox:
@@ -52,7 +53,7 @@ class Outbox:
             if data:
                 return decode(data)
             raise _replayed(header)
-        if (folder / _FINISHED).exists():
+        if header.kind not in _AFTER and (folder / _FINISHED).exists():
             raise _replayed(header)
         return None
 
@@ -85,7 +86,7 @@ class Outbox:
         private_directory(folder)
         write_atomic(folder / _FINISHED, b"")
         for path in folder.iterdir():
-            if path.name != _FINISHED and not path.name.endswith("finish-1.reply"):
+            if path.name != _FINISHED and "-finish-" not in path.name and "-install-" not in path.name:
                 path.unlink(missing_ok=True)
 
     def open_runs(self) -> list[str]:

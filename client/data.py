@@ -1,0 +1,79 @@
+"""From the site's settings and a plan's task to the data it means: location, identity for the budget, and freshness."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsite.client.settings import Settings, absolute
+from fedsite.protocol import documents
+from fedsite.telemetry.location import DataLocation
+from fedsite.telemetry.task import Task
+
+
+def location(settings: Settings, task: Task) -> DataLocation:
+    """Where this site's data for `task` is."""
+    source = settings.source(task.name)
+    return DataLocation(
+        path=absolute(source.path) if source.path else None,
+        site=source.site,
+        columns=dict(source.columns),
+        seed=source.seed or 0,
+    )
+
+
+def source_id(task: Task, where: DataLocation) -> str:
+    """What the budget charges: the data itself, under whatever name the centre asks for it.
+
+    Raises:
+        TelemetryError: neither the site nor the task names any data.
+    """
+    if where.path is None and task.data.file is None:
+        return f"synthetic:{where.seed}#{where.number()}"
+    path = os.path.realpath(where.source(task))
+    # A file of the site's own is charged as a whole, whatever part of it a task reads.
+    return path if where.path is not None and where.site is None else f"{path}#{where.site}"
+
+
+def stamp(task: Task, where: DataLocation) -> tuple[Any, ...]:
+    """What changes when the data does: the names, sizes and times of the files it is read from."""
+    if where.path is None and task.data.file is None:
+        return ()
+    source = where.source(task)
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    found = []
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found.append((str(path), status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def plain(where: DataLocation) -> dict[str, Any]:
+    """A location as JSON, for the worker."""
+    return {
+        "path": None if where.path is None else str(where.path),
+        "site": where.site,
+        "columns": where.columns,
+        "seed": where.seed,
+    }
+
+
+def from_plain(value: Mapping[str, Any]) -> DataLocation:
+    """The inverse of `plain`."""
+    path = value["path"]
+    return DataLocation(
+        path=None if path is None else Path(path),
+        site=value["site"],
+        columns=dict(value["columns"]),
+        seed=int(value["seed"]),
+    )
+
+
+def key(task: Task, where: DataLocation) -> tuple[Any, ...]:
+    """Two equal keys mean the same windows: the task's document, the location, and the files as they are now."""
+    return documents.digest(task.document), documents.digest(plain(where)), stamp(task, where)

@@ -1,0 +1,207 @@
+"""What the worker does when asked: each operation reads a plan, checks it, and only then reads the site's data.
+
+Values that come back are complete: clipped, noised and named as they will be sent (client/work.py); nothing of the data
+itself ever crosses the pipe to the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fedsite.client import data as site_data
+from fedsite.client import pipe
+from fedsite.client.budget import as_values, from_values
+from fedsite.client.worker import Operation
+from fedsite.protocol import weights
+from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
+from fedsite.protocol.plan import RoundPlan
+from fedsite.telemetry.dataset import SiteData
+from fedsite.telemetry.task import Task, read_task
+
+WEIGHTS_LIMIT = 1 << 30  # bytes
+
+
+class Operations:
+    """The operations, and the one data set that stays loaded while the worker is warm."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._key: tuple[Any, ...] = ()
+        self._data: SiteData | None = None
+
+    def table(self) -> dict[str, Operation]:
+        """The operations by name."""
+        return {
+            "cost": self.cost,
+            "prepare": self.prepare,
+            "train": self.train,
+            "evaluate": self.evaluate,
+            "calibrate": self.calibrate,
+        }
+
+    def cost(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """What a run would cost, and ε of that with everything spent before; reads no data.
+
+        Arguments: `spent` ([noise, rate, steps] each), `delta`; blob `plan` (absent: only what is spent).
+        """
+        from fedsite.client import work
+        from fedsite.privacy import accounting
+
+        spends = list(work.spends(_plan(blobs["plan"]))) if "plan" in blobs else []
+        delta = float(arguments["delta"])
+        together = [*from_values(arguments["spent"]), *spends]
+        return pipe.Message(
+            header={
+                "spends": as_values(spends),
+                "run": accounting.epsilon(spends, delta),
+                "epsilon": accounting.epsilon(together, delta),
+            }
+        )
+
+    def prepare(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """Check that the model can be built and the data meets the contract; the normalisation sums."""
+        from fedsite.client import work
+        from fedsite.privacy import sampling
+
+        plan = _plan(blobs["plan"])
+        task = _task(plan)
+        module(plan, task)
+        data = self._load(task, arguments)
+        units = _units(plan, data)
+        if plan.privacy.mode != "none" and plan.privacy.delta * units >= 1:
+            raise PolicyError(
+                f"delta is {plan.privacy.delta} for {units} privacy units at this site",
+                allowed="below 1 / units",
+                refusal=RefusalCode.PLAN_INVALID,
+            )
+        values = work.statistics(plan, data, sampling.SystemRandom())
+        return _answer(values, windows=len(data.train), units=units)
+
+    def train(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """One round of local training, with an evaluation of the incoming model before it when asked."""
+        from fedsite.client import work
+        from fedsite.privacy import sampling
+
+        plan, task, model = _checked(blobs)
+        scale = _normalisation(task, arguments)
+        data = self._load(task, arguments)
+        values = work.train_round(
+            plan,
+            data,
+            model,
+            scale,
+            evaluate=bool(arguments.get("evaluate")),
+            source=sampling.SystemRandom(),
+            round_number=int(arguments["round"]),
+        )
+        return _answer(values)
+
+    def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """Metric sums of a model on the holdout."""
+        from fedsite.client import work
+        from fedsite.privacy import sampling
+
+        plan, task, model = _checked(blobs)
+        scale = _normalisation(task, arguments)
+        data = self._load(task, arguments)
+        return _answer(work.evaluate(plan, data, model, scale, source=sampling.SystemRandom()))
+
+    def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """Histograms of activations for the int8 ranges."""
+        from fedsite.client import work
+        from fedsite.privacy import sampling
+
+        plan = _plan(blobs["plan"])
+        task = _task(plan)
+        scale = _normalisation(task, arguments)
+        tensors = [str(name) for name in arguments["tensors"]]
+        data = self._load(task, arguments)
+        return _answer(work.calibrate(plan, data, blobs["graph"], scale, tensors, source=sampling.SystemRandom()))
+
+    def _load(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
+        from fedsite.telemetry import loading
+
+        where = site_data.from_plain(arguments["location"])
+        key = site_data.key(task, where)
+        if self._data is None or key != self._key:
+            self._data = None  # the old windows go before the new ones come
+            self._data = loading.load_site(task, where)
+            self._key = key
+        return self._data
+
+
+def module(plan: RoundPlan, task: Task) -> Any:
+    """The plan's model with fresh weights.
+
+    Raises:
+        ConfigError: this site does not have that architecture, or its options do not fit.
+    """
+    from fedsite.models import catalog
+
+    time, features = task.input_shape
+    return catalog.build(
+        plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
+    )
+
+
+@lru_cache(maxsize=4)
+def _plan(data: bytes) -> RoundPlan:
+    return RoundPlan.parse(data)
+
+
+def _task(plan: RoundPlan) -> Task:
+    return read_task(plan.task)
+
+
+def _checked(blobs: Mapping[str, bytes]) -> tuple[RoundPlan, Task, dict[str, np.ndarray]]:
+    """Plan, task and weights; a model that does not fit is refused before any data is read."""
+    from fedsite.models import vector
+
+    plan = _plan(blobs["plan"])
+    task = _task(plan)
+    model = weights.decode(blobs["model"], limit=WEIGHTS_LIMIT)
+    vector.load(module(plan, task), model)
+    return plan, task, model
+
+
+def _normalisation(task: Task, arguments: Mapping[str, Any]) -> Any:
+    """The federation's normalisation out of an instruction.
+
+    Raises:
+        DocumentError: not one finite mean and one positive scale per feature.
+    """
+    from fedsite.telemetry.statistics import Normalisation
+
+    count = len(task.feature_names)
+    body = arguments.get("normalisation")
+    try:
+        mean = np.asarray(body["mean"], np.float64)  # type: ignore[index]
+        scale = np.asarray(body["scale"], np.float64)  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        raise DocumentError("normalisation is missing or not numbers", allowed="mean and scale") from None
+    shapes = mean.shape == scale.shape == (count,)
+    if not shapes or not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise DocumentError("normalisation does not fit", allowed=f"{count} finite means and positive scales")
+    return Normalisation(mean=mean.astype(np.float32), scale=scale.astype(np.float32))
+
+
+def _units(plan: RoundPlan, data: SiteData) -> int:
+    """Privacy units in the training part.
+
+    Raises:
+        DataError: there are none.
+    """
+    units = len(data.train) if plan.privacy.unit == "window" else len(np.unique(data.train.entity))
+    if not units:
+        raise DataError("no training windows", allowed="at least one", refusal=RefusalCode.TOO_FEW_WINDOWS)
+    return units
+
+
+def _answer(values: Mapping[str, np.ndarray], **header: Any) -> pipe.Message:
+    return pipe.Message(header=header, blobs={"values": weights.encode(values)} if values else {})

@@ -1,0 +1,113 @@
+"""What the site's own rules say to a plan before any of its data is read: settings and a plan in, a refusal out."""
+
+from __future__ import annotations
+
+from fedsite.client.settings import PolicySettings
+from fedsite.privacy.accounting import Spend
+from fedsite.protocol import shape
+from fedsite.protocol.errors import BudgetError, DocumentError, PolicyError, RefusalCode
+from fedsite.protocol.messages import Header
+from fedsite.protocol.plan import RoundPlan
+
+_STRENGTH = {"none": 0, "sealed": 1}
+_NOISE = {"evaluate": "evaluation_noise", "calibrate": "calibration_noise"}
+
+
+def check(plan: RoundPlan, policy: PolicySettings) -> None:
+    """Refuse a plan that the site's rules do not allow.
+
+    Raises:
+        PolicyError: task, privacy, protection or size are not allowed here (`policy` or `protection`).
+    """
+    if policy.tasks is not None and plan.task_name not in policy.tasks:
+        raise PolicyError(
+            f"task {plan.task_name}",
+            allowed=shape.nearest(plan.task_name, list(policy.tasks)) or "none (policy.tasks is empty)",
+            next_step="add it to policy.tasks in site.yaml to allow it",
+        )
+    if _STRENGTH[plan.protection.mode] < _STRENGTH[policy.minimum_protection]:
+        raise PolicyError(
+            f"protection {plan.protection.mode}",
+            allowed=policy.minimum_protection,
+            next_step="policy.minimum_protection=none lets updates travel readable by the server",
+            refusal=RefusalCode.PROTECTION,
+        )
+    if plan.privacy.mode == "none" and policy.require_privacy:
+        raise PolicyError(
+            "a run without differential privacy",
+            allowed="privacy=sample",
+            next_step="policy.require_privacy=false allows runs that are not private",
+        )
+    if plan.privacy.mode != "none" and plan.privacy.delta > policy.delta:
+        raise PolicyError(f"privacy.delta {plan.privacy.delta}", allowed=f"at most {policy.delta} (policy.delta)")
+    if plan.local.steps > policy.steps_max:
+        raise PolicyError(f"{plan.local.steps} steps a round", allowed=f"at most {policy.steps_max} (policy.steps_max)")
+
+
+def check_epsilon(epsilon: float, policy: PolicySettings, unit: str) -> None:
+    """Refuse a run with which the data would have spent more than the site's cap.
+
+    Raises:
+        BudgetError: it would.
+    """
+    # Written so that NaN is refused.
+    if not epsilon <= policy.epsilon_max:
+        raise BudgetError(
+            f"with this run ε per {unit} would be {epsilon:.3g} at δ {policy.delta:g}",
+            allowed=f"at most {policy.epsilon_max:g} (policy.epsilon_max)",
+            next_step="fedsite privacy shows what was spent; the cap is policy.epsilon_max in site.yaml",
+        )
+
+
+def read_plan(data: bytes, header: Header) -> RoundPlan:
+    """The plan of an instruction, bound to it by hash, run and federation.
+
+    Raises:
+        DocumentError: not a plan, or another one than the header names (`plan-invalid`, `wrong-run`).
+    """
+    try:
+        plan = RoundPlan.parse(data)
+    except DocumentError as error:
+        error.refusal = RefusalCode.PLAN_INVALID
+        raise
+    if plan.hash != header.plan_hash:
+        raise DocumentError("the plan has another hash than its header says", refusal=RefusalCode.PLAN_INVALID)
+    if plan.run_id != header.run_id or plan.federation != header.federation:
+        raise DocumentError(f"plan of run {plan.run_id}", allowed=header.run_id, refusal=RefusalCode.WRONG_RUN)
+    return plan
+
+
+def evaluates(plan: RoundPlan, header: Header) -> bool:
+    """True when this instruction evaluates on the holdout: never without noise where the run is private."""
+    asked = header.kind == "evaluate" or (header.kind == "train" and header.body.get("evaluate") is True)
+    return asked and (plan.privacy.mode == "none" or plan.privacy.evaluation_noise > 0)
+
+
+def price(plan: RoundPlan, header: Header) -> list[Spend]:
+    """What the answer to one instruction costs; empty when the run is not private.
+
+    Raises:
+        PolicyError: it would have to read private data without noise.
+    """
+    privacy = plan.privacy
+    if privacy.mode == "none":
+        return []
+    needed = _NOISE.get(header.kind)
+    if needed is not None and not getattr(privacy, needed) > 0:
+        raise PolicyError(f"{header.kind} without noise in a private run", allowed=f"privacy.{needed} above 0")
+    spends: list[Spend] = []
+    if header.kind == "prepare" and privacy.statistics_noise > 0:
+        spends.append(Spend(noise_multiplier=privacy.statistics_noise))
+    if header.kind == "train":
+        spends.append(
+            Spend(
+                noise_multiplier=privacy.noise_multiplier,
+                sampling_rate=plan.local.sampling_rate,
+                steps=plan.local.steps,
+            )
+        )
+    if evaluates(plan, header):
+        spends.append(Spend(noise_multiplier=privacy.evaluation_noise))
+    if header.kind == "calibrate":
+        spends.append(Spend(noise_multiplier=privacy.calibration_noise))
+    return spends
