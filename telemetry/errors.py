@@ -1,7 +1,7 @@
 """What goes wrong between a file at a site and a model's input: value found, value allowed, next command.
 
-Telemetry imports nothing above it, so it has its own root; client and server translate it at their boundary into the exit
-codes of `protocol.errors` (task document: 2, data: 3).
+Telemetry imports nothing above it, so it has its own root; client and server translate it at their boundary into the
+exit codes of `protocol.errors` (task document: 2, data: 3).
 """
 
 from __future__ import annotations

@@ -48,8 +48,11 @@ def _columns(feature: Feature, x: Numbers, seconds: float | None) -> list[Number
         return [x.max(axis=1) - x.min(axis=1)]
     if kind == "last":
         return [x[:, -1]]
-    simple = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
-    return [simple[kind](x, axis=1)]
+    if kind == "mean":
+        return [x.mean(axis=1)]
+    if kind == "std":
+        return [x.std(axis=1)]
+    return [x.min(axis=1) if kind == "min" else x.max(axis=1)]
 
 
 def slope(x: Numbers) -> Numbers:
@@ -65,7 +68,7 @@ def slope(x: Numbers) -> Numbers:
 
 
 def band_power(x: Numbers, bands: tuple[tuple[float, float], ...], seconds: float) -> list[Numbers]:
-    """Power in each band [low, high) Hz, one-sided, the mean removed: bands that cover everything add up to the variance.
+    """Power in each band [low, high) Hz, one-sided, the mean removed: bands that cover all add up to the variance.
 
     Args:
         x: [windows, time, channel], one reading every `seconds`.

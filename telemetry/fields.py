@@ -1,7 +1,7 @@
-"""Reading a plain value into frozen dataclasses: every wrong key or value is named by its path, with the nearest right one.
+"""Reading a plain value into frozen dataclasses: a wrong key or value is named by its path, with the nearest right one.
 
-Telemetry may not import `protocol.shape`, and its documents are written by hand: so one mapping stands for a list of one,
-`null` for an empty list, and numbers, texts and booleans are never guessed from each other.
+Telemetry may not import `protocol.shape`, and its documents are written by hand: so one mapping stands for a list of
+one, `null` for an empty list, and numbers, texts and booleans are never guessed from each other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ def read(kind: type[T], value: Any, path: str = "") -> T:
     """
     if not isinstance(value, Mapping):
         raise TaskError(f"{path or 'the document'} is {value!r}", allowed="a mapping of keys to values")
-    hints = _hints(kind)
+    hints = _hints(typing.cast(Hashable, kind))
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
@@ -72,7 +72,7 @@ def join(path: str, name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

@@ -1,4 +1,4 @@
-"""Irregular and missing readings: runs of rows that a window may span, gaps filled or not, as the task says and no further."""
+"""Irregular and missing readings: runs of rows that a window may span, gaps filled as the task says and no further."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def runs(table: Table, step: float | None, longest: int) -> NDArray[np.int64]:
     if not len(table):
         return np.zeros(0, dtype=np.int64)
     breaks = np.diff(table.entity) != 0
-    if table.held is not None:
-        breaks |= table.held[1:] != table.held[:-1]
+    breaks |= table.held[1:] != table.held[:-1]
     if step is not None:
         breaks |= np.diff(table.time) > (longest + JITTER) * step
     return np.concatenate([[0], np.cumsum(breaks)])
@@ -58,8 +57,7 @@ def fill(table: Table, step: float, gap: Gap) -> Table:
         grid, known = np.arange(len(source)), source[real]
         columns = [np.interp(grid, np.flatnonzero(real), table.values[known, c]) for c in range(values.shape[1])]
         values = np.stack(columns, axis=1).astype(np.float32)
-    if label is not None:
-        label = np.where(real, label, np.nan)
+    label = np.where(real, label, np.nan)
     return Table(
         values=values,
         time=time,
@@ -85,7 +83,7 @@ def complete(
     if not holes.any():
         return values
     values = values.copy()
-    for column in np.flatnonzero(holes.any(axis=0)):
+    for column in np.flatnonzero(holes.any(axis=0)).tolist():
         channel = channels[column]
         policy = channel.missing or missing.policy
         if policy == "middle":

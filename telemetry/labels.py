@@ -27,7 +27,7 @@ def of_windows(
     Returns:
         [windows] float64, NaN where the label is not known.
     """
-    if table.label is None:
+    if label.kind == "none":
         return np.zeros(len(ends))
     if label.kind == "horizon":
         found = _ahead(table, run, ends, label, step)
@@ -50,7 +50,6 @@ def _any(values: NDArray[np.float64], first: NDArray[np.int64], last: NDArray[np
 def _ahead(
     table: Table, run: NDArray[np.int64], ends: NDArray[np.int64], label: Label, step: float | None
 ) -> NDArray[np.float64]:
-    assert table.label is not None
     target = ends + label.ahead
     last = np.searchsorted(run, run[ends], side="right") - 1  # last row of the window's run
     inside = target <= last

@@ -31,7 +31,7 @@ def enforce(values: NDArray[np.float32], channels: Sequence[Channel], origin: st
     high = np.array([channel.maximum for channel in channels])
     slack = (high - low) * TOLERANCE + np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(np.float32))
     missing = np.isnan(values)
-    for column in np.flatnonzero(missing.all(axis=0)):
+    for column in np.flatnonzero(missing.all(axis=0)).tolist():
         raise TelemetryError(
             f"{origin}: channel {channels[column].name} has no value in any of {len(values)} rows",
             allowed=f"numbers from {low[column]:g} to {high[column]:g} {channels[column].unit}",
@@ -41,7 +41,7 @@ def enforce(values: NDArray[np.float32], channels: Sequence[Channel], origin: st
     outside = ((values < low - slack) | (values > high + slack)) & ~missing
     if outside.any():
         values = values.copy()
-    for column in np.flatnonzero(outside.any(axis=0)):
+    for column in np.flatnonzero(outside.any(axis=0)).tolist():
         channel, rows = channels[column], outside[:, column]
         if channel.outside == "refuse":
             raise _refusal(values[:, column], rows, channel, origin)
@@ -53,7 +53,8 @@ def enforce(values: NDArray[np.float32], channels: Sequence[Channel], origin: st
 def _refusal(column: NDArray[np.float32], outside: NDArray[np.bool_], channel: Channel, origin: str) -> TelemetryError:
     first = int(np.argmax(outside))
     return TelemetryError(
-        f"{origin}: channel {channel.name} is {column[first]:g} in row {first} ({int(outside.sum())} rows outside its range)",
+        f"{origin}: channel {channel.name} is {column[first]:g} in row {first}"
+        f" ({int(outside.sum())} of {len(column)} rows outside its range)",
         allowed=f"{channel.minimum:g} to {channel.maximum:g} {channel.unit}",
         next_step=f"{CHECK}; is the unit {channel.unit}?",
         code=Code.RANGE,

@@ -69,5 +69,5 @@ def normalise(
     x = (windows.x - mean.astype(np.float32)) / scale.astype(np.float32)
     y = windows.y
     if label_scale != 1.0 and np.issubdtype(y.dtype, np.floating):
-        y = (y / np.float32(label_scale)).astype(np.float32)
+        y = (y.astype(np.float32) / np.float32(label_scale)).astype(np.float32)
     return replace(windows, x=x.astype(np.float32, copy=False), y=y)

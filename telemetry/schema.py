@@ -1,4 +1,4 @@
-"""What a channel holds: unit, public range, and what to do where it has no value. Ranges come from physics, never from data."""
+"""What a channel holds: unit, public range (from physics, never from data), and what to do where it has no value."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def load_table(task: Task, location: DataLocation) -> Table:
         time=time,
         entity=entity,
         entities=names,
-        label=_label(task, frame, joined, raw.origin),
+        label=_label(task, frame, joined, len(rows), raw.origin),
         held=held,
         real=np.ones(len(rows), dtype=bool),
         origin=raw.origin,
@@ -70,19 +70,17 @@ def site_names(task: Task, location: DataLocation) -> list[str]:
     kind, files = sources_files.find(path, task.data.format)
     split = task.split
     needed = [*task.data.where, *([split.column] if split.kind == "column" and split.column else [])]
-    raw = _renamed(
-        task, location, sources_files.read(kind, files, *_mapped([column, *needed], [], location), str(path))
-    )
-    return _sites(task, raw)
+    required, _ = _mapped([column, *needed], [], location)
+    raw = _renamed(location, sources_files.read(kind, files, required, [], str(path)))
+    return _sites(task, column, raw)
 
 
-def _sites(task: Task, raw: Raw) -> list[str]:
-    assert task.data.site_column is not None
+def _sites(task: Task, column: str, raw: Raw) -> list[str]:
     frame = raw.frame.filter(_kept(task, raw))
     if task.split.shared and task.split.column:
         # Rows of a shared test set may stand under a name that is no site.
         frame = frame.filter(_equals(task.split.column, task.split.train))
-    names = frame[task.data.site_column].cast(pl.String).unique().to_list()
+    names = frame[column].cast(pl.String).unique().to_list()
     return sorted((str(name) for name in names if name is not None), key=_natural)
 
 
@@ -101,7 +99,7 @@ def _open(task: Task, location: DataLocation) -> Raw:
         whole = kind == "npz" and channel.count is not None
         singles = [channel.name] if whole else [single.name for single in channel.expand()]
         required += [name for name in singles if name not in joined]
-    optional = []
+    optional: list[str] = []
     if split.kind == "column" and split.column:
         required += [split.column, *split.exclude]
     if task.label.column and task.label.column not in joined:
@@ -120,7 +118,7 @@ def _open(task: Task, location: DataLocation) -> Raw:
                 code=Code.COLUMN,
             )
     wanted = _mapped(required, optional, location)
-    return _renamed(task, location, sources_files.read(kind, files, *wanted, str(path)))
+    return _renamed(location, sources_files.read(kind, files, *wanted, str(path)))
 
 
 def _mapped(required: Sequence[str], optional: Sequence[str], location: DataLocation) -> tuple[list[str], list[str]]:
@@ -128,7 +126,7 @@ def _mapped(required: Sequence[str], optional: Sequence[str], location: DataLoca
     return [names.get(name, name) for name in required], [names.get(name, name) for name in optional]
 
 
-def _renamed(task: Task, location: DataLocation, raw: Raw) -> Raw:
+def _renamed(location: DataLocation, raw: Raw) -> Raw:
     """Columns under the task's names; a column that two names share is copied."""
     mapping = {name: column for name, column in location.columns.items() if column in raw.frame.columns}
     if not mapping:
@@ -137,18 +135,19 @@ def _renamed(task: Task, location: DataLocation, raw: Raw) -> Raw:
     return Raw(frame=frame, blocks=raw.blocks, origin=raw.origin)
 
 
-def _select(task: Task, location: DataLocation, raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+def _select(task: Task, location: DataLocation, raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Rows of the site, and which of them are held out where a column says so."""
     column, split = task.data.site_column, task.split
     mine = _mask(raw.frame, _kept(task, raw)) if raw.frame.height else np.ones(len(raw), dtype=bool)
     kept, names, site = mine, [""], ""
     several = column is not None and raw.has(column) and (location.path is None or location.site is not None)
-    if several and task.data.source == "file":
-        names = _sites(task, raw)
+    if several and column is not None:
+        names = _sites(task, column, raw)
         site = _resolve(names, location, raw.origin)
-        mine = mine & _mask(raw.frame, _equals(str(column), site))
+        mine = mine & _mask(raw.frame, _equals(column, site))
     if split.kind != "column" or split.column is None:
-        return np.flatnonzero(mine), None
+        rows = np.flatnonzero(mine)
+        return rows, np.zeros(len(rows), dtype=bool)
     held = kept & _mask(raw.frame, _equals(split.column, split.holdout))
     train = mine & _mask(raw.frame, _equals(split.column, split.train))
     for name, value in split.exclude.items():
@@ -195,25 +194,21 @@ def _entities(
 
 
 def _label(
-    task: Task, frame: pl.DataFrame, joined: dict[str, NDArray[np.float64]], origin: str
-) -> NDArray[np.float64] | None:
+    task: Task, frame: pl.DataFrame, joined: dict[str, NDArray[np.float64]], count: int, origin: str
+) -> NDArray[np.float64]:
     column = task.label.column
-    if column is None:
-        return None
     if column in joined:
         return joined[column]
-    if column not in frame.columns:
-        return None
+    if column is None or column not in frame.columns:
+        return np.full(count, np.nan)
     if task.label.classes:
         return sources_columns.classes(frame, column, task.label.classes, origin)
     return sources_columns.values(frame, column, origin)
 
 
 def _in_order(table: Table, duplicates: str) -> Table:
-    held = np.zeros(len(table), dtype=bool) if table.held is None else table.held
-    table = table.take(np.lexsort((table.time, held, table.entity)))
-    held = np.zeros(len(table), dtype=bool) if table.held is None else table.held
-    same = (np.diff(table.time) == 0) & (np.diff(table.entity) == 0) & (np.diff(held.astype(np.int8)) == 0)
+    table = table.take(np.lexsort((table.time, table.held, table.entity)))
+    same = (np.diff(table.time) == 0) & (np.diff(table.entity) == 0) & (table.held[1:] == table.held[:-1])
     if not same.any():
         return table
     if duplicates == "last":
@@ -221,7 +216,8 @@ def _in_order(table: Table, duplicates: str) -> Table:
     first = int(np.argmax(same))
     name = table.entities[table.entity[first]]
     raise TelemetryError(
-        f"{table.origin}: {int(same.sum())} rows have the time of another row of their entity (first: {name} at {table.time[first]:g})",
+        f"{table.origin}: {int(same.sum())} rows have the time of another row of their entity"
+        f" (first: {name} at {table.time[first]:g})",
         allowed="each time once per entity, or data.duplicates: last in the task",
         next_step=CHECK,
         code=Code.TIME,

@@ -53,7 +53,7 @@ def values(frame: pl.DataFrame, name: str, origin: str) -> NDArray[np.float64]:
 
 
 def times(frame: pl.DataFrame, name: str | None, count: int, origin: str) -> NDArray[np.float64]:
-    """A time column as seconds since 1970 UTC (dates and timestamps) or as its own count (numbers); None: the row's number.
+    """A time column as seconds since 1970 UTC (dates) or as its own count (numbers); None: the row's number.
 
     Raises:
         TelemetryError: a value is no time, or missing.

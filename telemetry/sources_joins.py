@@ -1,4 +1,4 @@
-"""Context and event tables joined to each reading as of its time and entity: nothing later than a reading informs it."""
+"""Context and event tables joined to each reading as of its time and entity: nothing later than it informs it."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def _context(context: Context, path: Path, left: pl.DataFrame) -> dict[str, NDAr
     if context.time is None:
         right = right.unique("entity", keep="last", maintain_order=True) if context.entity else right.tail(1)
         on = left.select("row", "entity")
-        joined = (
-            on.join(right, on="entity", how="left") if context.entity else on.join(right.drop("entity"), how="cross")
-        )
+        if context.entity:
+            joined = on.join(right, on="entity", how="left")
+        else:
+            joined = on.join(right.drop("entity"), how="cross")
     else:
         joined = _as_of(left, right, "backward", context.entity is not None, context.tolerance)
     joined = joined.sort("row")
@@ -75,10 +76,8 @@ def _events(events: Events, path: Path, left: pl.DataFrame, task: Task) -> dict[
         # An event at the reading's own time is already known: only later ones count.
         ahead = _as_of(left, right, "forward", by_entity, None, exact=False).sort("row")
         wait = (ahead["event"] - ahead["time"]).fill_null(float("inf")).to_numpy()
-        ends = left.join(left.group_by("entity").agg(pl.col("time").max().alias("end")), on="entity", how="left").sort(
-            "row"
-        )
-        unknown = (wait > events.horizon) & (ends["time"] + events.horizon > ends["end"]).to_numpy()
+        end = ahead.select(pl.col("time").max().over("entity")).to_series()
+        unknown = (wait > events.horizon) & (ahead["time"] + events.horizon > end).to_numpy()
         found[events.within] = np.where(unknown, np.nan, (wait <= events.horizon).astype(np.float64))
     return found
 

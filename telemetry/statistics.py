@@ -1,4 +1,4 @@
-"""Normalisation from sums that merge: federated and central statistics are the same numbers, from public ranges outward."""
+"""Normalisation from sums that merge: federated statistics are those of the pooled data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Normalisation:
 class Sums:
     """Sums over windows of readings clipped to their public range and mapped to [-1, 1].
 
-    Shapes: `count` [1], `total` and `square` [feature] float64. One window adds 1 to `count`, its mean over time (within
-    [-1, 1]) to `total` and the mean of its squares (within [0, 1]) to `square`: so one window moves the whole vector by at
-    most sqrt(1 + 2 features) in the L2 norm.
+    Shapes: `count` [1], `total` and `square` [feature] float64. One window adds 1 to `count`, its mean over time
+    (within [-1, 1]) to `total` and the mean of its squares (within [0, 1]) to `square`: so one window moves the whole
+    vector by at most sqrt(1 + 2 features) in the L2 norm.
     """
 
     count: NDArray[np.float64]

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 class Table:
     """Readings in order of entity, part (training before holdout) and time.
 
-    Shapes: `values` [rows, channel] float32, NaN where missing; `time` [rows] float64; `entity` [rows] int64, an index into
-    `entities`; `label` [rows] float64 (class index, value or 0/1 truth; NaN where unknown) or None; `held` [rows] bool,
-    True for holdout, or None where rows are not split yet; `real` [rows] bool, False for rows put in to fill a gap.
+    Shapes: `values` [rows, channel] float32, NaN where missing; `time` [rows] float64; `entity` [rows] int64, an index
+    into `entities`; `label` [rows] float64 (class index, value or 0/1 truth; NaN where unknown); `held` [rows] bool,
+    True for holdout; `real` [rows] bool, False for rows put in to fill a gap.
     """
 
     values: NDArray[np.float32]
     time: NDArray[np.float64]
     entity: NDArray[np.int64]
     entities: tuple[str, ...]
-    label: NDArray[np.float64] | None
-    held: NDArray[np.bool_] | None
+    label: NDArray[np.float64]
+    held: NDArray[np.bool_]
     real: NDArray[np.bool_]
     origin: str  # file or folder, for messages
 
@@ -36,7 +36,7 @@ class Table:
             values=self.values[index],
             time=self.time[index],
             entity=self.entity[index],
-            label=None if self.label is None else self.label[index],
-            held=None if self.held is None else self.held[index],
+            label=self.label[index],
+            held=self.held[index],
             real=self.real[index],
         )

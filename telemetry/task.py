@@ -30,7 +30,6 @@ from fedsite.telemetry.task_document import (
     Window,
 )
 
-SCHEMA = "fedsite.task/1"
 Loss = Literal["mse", "cross_entropy", "binary_cross_entropy", "reconstruction"]
 
 
@@ -38,7 +37,7 @@ Loss = Literal["mse", "cross_entropy", "binary_cross_entropy", "reconstruction"]
 class Task:
     """A validated task document; its fields are the document's keys."""
 
-    schema: Literal["fedsite.task/1"] = SCHEMA
+    schema: Literal["fedsite.task/1"] = "fedsite.task/1"
     name: str
     title: str = ""
     description: str = ""
@@ -118,7 +117,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Numbers a model gives per window: classes, 1 for a value or a yes-no, features (per step) for a reconstruction."""
+        """Numbers a model gives: one per class, 1 for a value or yes-no, features per step for a reconstruction."""
         if self.loss == "reconstruction":
             return self.input_shape[1]
         return len(self.label.classes) if self.loss == "cross_entropy" else 1

@@ -1,4 +1,4 @@
-"""The sections of a task document, "fedsite.task/1": where data comes from, how windows, labels and the split are made."""
+"""The sections of a task document, "fedsite.task/1": data, windows, features, joins, label, split, training."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """What happens where a reading is there but a channel has no value; `hold` and `interpolate` reach `longest` steps."""
+    """What happens where a reading is there but a channel has no value; hold and interpolate reach `longest` rows."""
 
     policy: MissingPolicy = "drop"
     longest: int = 1
@@ -82,10 +82,8 @@ class Window:
     stride: int = 1  # rows from one window's start to the next
     gap: Gap = field(default_factory=Gap)
     missing: Missing = field(default_factory=Missing)
-    pad: Literal["none", "edge"] = "none"  # edge: a run of rows shorter than `length` is padded with its first row
-    fold: int | None = (
-        None  # a window of one row becomes `fold` time steps of channels / fold features (an image's rows)
-    )
+    pad: Literal["none", "edge"] = "none"  # edge: a shorter run of rows is padded with its first row
+    fold: int | None = None  # one row of channels becomes `fold` time steps of them (an image's rows)
     minimum: int = 1  # training windows below this are too few to take part
 
     def __post_init__(self) -> None:
@@ -106,9 +104,7 @@ class Feature:
     channels: tuple[str, ...] = ()  # names; empty: all of them
     bands: tuple[tuple[float, float], ...] = ()  # Hz, from low (included) to high (excluded)
     steps: tuple[int, ...] = ()  # lag: rows before the window's last
-    minimum: float | None = (
-        None  # public bounds, where tighter than the channels' ranges imply; beyond them it is clipped
-    )
+    minimum: float | None = None  # public bounds, tighter than the channels' ranges imply; clipped beyond them
     maximum: float | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +113,8 @@ class Feature:
                 f"bands is {list(self.bands)} for kind {self.kind}", allowed="[[low, high], …] Hz for kind band"
             )
         if (self.kind == "lag") != bool(self.steps):
-            raise TaskError(f"steps is {list(self.steps)} for kind {self.kind}", allowed="[1, 2, …] rows for kind lag")
+            found = f"steps is {list(self.steps)} for kind {self.kind}"
+            raise TaskError(found, allowed="[1, 2, …] rows for kind lag")
         for low, high in self.bands:
             if not 0 <= low < high:
                 raise TaskError(f"bands has [{low}, {high}]", allowed="0 <= low < high")
@@ -198,9 +195,9 @@ class Label:
 class Split:
     """Which rows train and which are held out; no reading is ever in both.
 
-    column: by the values of `column`. entity: whole entities, `fraction` of them. time: each entity's rows from a cut on:
-    `rows` after its start, or `at` a date, or its last `fraction`; `guard` rows before the cut are in neither (None: as
-    many as a window and its label span).
+    column: by the values of `column`. entity: whole entities, `fraction` of them. time: each entity's rows from a cut
+    on: `rows` after its start, or `at` a date, or its last `fraction`; `guard` rows before the cut are in neither
+    (None: as many as a window and its label span).
     """
 
     kind: Literal["column", "time", "entity", "none"]

@@ -19,7 +19,6 @@ def cut(table: Table, task: Task) -> tuple[Windows, Windows]:
 
     Windows without a known label are left out, but for reconstruction, where the label is only ground truth.
     """
-    assert table.held is not None
     step = task.rate.step if task.data.time is not None else None
     window = task.window
     if step is not None:
@@ -36,7 +35,6 @@ def cut(table: Table, task: Task) -> tuple[Windows, Windows]:
         found = np.where(known, found, 0.0)
     else:
         starts, ends, found = starts[known], ends[known], found[known]
-    assert table.held is not None
     held = table.held[ends]
     chosen = np.flatnonzero(held)
     if task.split.holdout_windows == "last" and len(chosen):
