@@ -1,7 +1,7 @@
 """Canonical JSON documents: one byte string per value, so that a hash or a signature means one thing.
 
 Source: RFC 8785 (JSON Canonicalization Scheme). Stricter than the RFC on input: NaN, infinities, duplicate keys,
-integers outside ±(2^53 - 1), lone surrogates and values nested deeper than 64 levels are refused.
+integers that are not exact as doubles, lone surrogates and values nested deeper than 64 levels are refused.
 """
 
 from __future__ import annotations
@@ -190,8 +190,11 @@ def _check_text(value: Any, depth: int) -> None:
             _check_text(item, depth - 1)
 
 
-def _integer(text: str) -> int:
-    value = int(text) if len(text) < 18 else MAX_INTEGER + 1
-    if abs(value) > MAX_INTEGER:
+def _integer(text: str) -> int | float:
+    """Large floats print as integers: those come back as floats, and digits that no float prints are refused."""
+    if len(text) < 17 and abs(int(text)) <= MAX_INTEGER:
+        return int(text)
+    value = float(text) if len(text) < 24 else math.inf
+    if not math.isfinite(value) or _number(value) != text:
         raise DocumentError(f"integer {text[:32]}", allowed=f"within ±{MAX_INTEGER}")
     return value

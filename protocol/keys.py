@@ -120,8 +120,7 @@ class SigningKey:
 
     def derive(self, purpose: str) -> bytes:
         """A 32-byte symmetric key for one purpose (such as run keys at rest), by HKDF-SHA256 (RFC 5869)."""
-        kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=enc("fedsite/derive/1", purpose.encode()))
-        return kdf.derive(self.seed)
+        return hkdf(self.seed, b"", enc("fedsite/derive/1", purpose.encode()), 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +246,11 @@ def _load_ec(path: Path, curve: type[ec.EllipticCurve]) -> ec.EllipticCurvePriva
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, curve):
         raise TrustError(f"{path} holds a {type(key).__name__}", allowed=f"an EC private key on {curve.name}")
     return key
+
+
+def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    """HKDF-SHA256. Source: RFC 5869."""
+    return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
 
 
 def unbase64(text: str, what: str) -> bytes:
