@@ -9,7 +9,7 @@ Source: FedProx, Li et al. 2020 (arXiv:1812.06127), equation 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +92,7 @@ def tensors(windows: Windows, loss: str) -> tuple[Tensor, Tensor]:
 
 
 def plain_gradient(
-    module: nn.Module, parameters: list[Tensor], x: Tensor, y: Tensor, criterion: Loss, rate: float, source: Source
+    module: nn.Module, parameters: Sequence[Tensor], x: Tensor, y: Tensor, criterion: Loss, rate: float, source: Source
 ) -> Gradient:
     """Mean gradient over a Poisson batch; None when nothing was drawn."""
 
@@ -106,7 +106,7 @@ def plain_gradient(
     return step
 
 
-def _descend(parameters: list[Tensor], gradient: Gradient, local: LocalPlan, round_number: int) -> float:
+def _descend(parameters: Sequence[Tensor], gradient: Gradient, local: LocalPlan, round_number: int) -> float:
     """Run the optimizer over `local.steps` gradients and return the mean loss of the batches that had one."""
     optimizer = _optimizer(parameters, local, round_number)
     start = [parameter.detach().clone() for parameter in parameters] if local.proximal else []
@@ -127,7 +127,7 @@ def _descend(parameters: list[Tensor], gradient: Gradient, local: LocalPlan, rou
     return float(np.mean(losses)) if losses else math.nan
 
 
-def _optimizer(parameters: list[Tensor], local: LocalPlan, round_number: int) -> torch.optim.Optimizer:
+def _optimizer(parameters: Sequence[Tensor], local: LocalPlan, round_number: int) -> torch.optim.Optimizer:
     """Fresh every round: a moment kept between rounds would be state that no plan shows."""
     rate = local.learning_rate * local.learning_rate_decay ** (round_number - 1)
     if local.optimizer == "adam":

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,7 +98,7 @@ def _losses(shadow: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Callabl
     return losses
 
 
-def _windows(losses: Callable[[Tensor], Tensor], parameters: list[Tensor], hooks: Any, bound: float) -> Clipped:
+def _windows(losses: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], hooks: Any, bound: float) -> Clipped:
     numbers = sum(parameter.numel() for parameter in parameters)
     rows = max(1, CHUNK_NUMBERS // max(numbers, 1))
 
@@ -126,7 +126,7 @@ def _windows(losses: Callable[[Tensor], Tensor], parameters: list[Tensor], hooks
 
 def _entities(
     losses: Callable[[Tensor], Tensor],
-    parameters: list[Tensor],
+    parameters: Sequence[Tensor],
     members: list[NDArray[np.int64]],
     bound: float,
     source: Source,
@@ -147,7 +147,7 @@ def _flat(gradient: tuple[Tensor, ...]) -> NDArray[np.float64]:
     return torch.cat([part.flatten() for part in gradient]).numpy()
 
 
-def _shaped(vector: NDArray[np.float64], parameters: list[nn.Parameter]) -> list[Tensor]:
+def _shaped(vector: NDArray[np.float64], parameters: Sequence[Tensor]) -> list[Tensor]:
     parts = torch.from_numpy(vector).split([parameter.numel() for parameter in parameters])
     return [part.view_as(parameter).to(parameter.dtype) for part, parameter in zip(parts, parameters, strict=True)]
 

@@ -23,8 +23,8 @@ from fedsite.privacy.errors import PrivacyError
 from fedsite.privacy.sampling import Source
 
 GRID_BITS = 20  # the grid is at least this many bits finer than σ
-SUM_SLACK = 2.0**-20  # relative L2 error granted to a float64 sum of clipped records
-SUM_RECORDS = 2**16  # records for which that grant holds
+SUM_SLACK = 2.0**-12  # relative L2 error granted to a float64 sum of clipped records
+SUM_RECORDS = 2**20  # records for which that grant holds
 
 
 def grid_step(sigma: float) -> float:
@@ -90,7 +90,7 @@ def summed(bound: float, records: int) -> float:
     """Sensitivity of a float64 sum of records clipped to `bound`, rounding of the sum included.
 
     A float64 sum of n terms is off by at most n·2^-53 of the sum of their norms: n²·bound·2^-53, twice for two
-    neighbours, which stays below bound·2^-20 up to n = 2^16.
+    neighbours, which stays below bound·2^-12 up to n = 2^20.
 
     Raises:
         PrivacyError: more records than that.

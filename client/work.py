@@ -1,0 +1,296 @@
+"""What a site computes for each instruction, as the named values of its reply: clipped, noised and complete.
+
+Pure functions of plan, data, weights and a source of randomness. Whatever depends on data and leaves a site leaves
+through here (the list is `privacy/released.py`). Under privacy each answer is one Gaussian mechanism, or the steps of
+DP-SGD; `spends` says what they cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.privacy import mechanisms, sampling
+from fedsite.privacy.accounting import Spend
+from fedsite.privacy.sampling import Source
+from fedsite.privacy.spending import evaluations, spends_of
+from fedsite.protocol.errors import PolicyError, RefusalCode
+from fedsite.protocol.plan import RoundPlan
+from fedsite.telemetry import loading
+from fedsite.telemetry import statistics as sums
+from fedsite.telemetry.dataset import SiteData, Windows
+from fedsite.telemetry.statistics import Normalisation
+from fedsite.telemetry.task import Task, read_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Values = dict[str, NDArray[np.generic]]
+
+BATCH = 2048  # windows predicted at once
+
+
+def spends(plan: RoundPlan) -> list[Spend]:
+    """Everything one site releases over the whole run; empty without privacy."""
+    privacy = plan.privacy
+    if privacy.mode == "none":
+        return []
+    found = spends_of(
+        noise_multiplier=privacy.noise_multiplier,
+        sampling_rate=plan.local.sampling_rate,
+        steps=plan.local.steps,
+        rounds=plan.rounds.count,
+        statistics_noise=privacy.statistics_noise,
+        evaluation_noise=privacy.evaluation_noise,
+        evaluations=evaluations(plan.rounds.count, plan.rounds.evaluate_every),
+        calibration_noise=privacy.calibration_noise if plan.release.enabled else 0.0,
+    )
+    return list(found)
+
+
+def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bool = False) -> Values:
+    """Sums for the federation's normalisation: `statistics/count` [1], `statistics/sum` [F], `statistics/square` [F].
+
+    Readings are clipped to their public ranges. Nothing under privacy without `statistics_noise`: the schema's ranges
+    normalise then, and no data is read.
+    """
+    privacy = plan.privacy
+    windows = data.train
+    if privacy.mode == "none":
+        return _named(sums.window_sums(windows.x, data.minimum, data.maximum))
+    if not privacy.statistics_noise > 0.0:
+        return {}
+    _secure(source, simulated)
+    if privacy.unit == "window":
+        found = _named(sums.window_sums(windows.x, data.minimum, data.maximum))
+    else:
+        found = _named(sums.window_sums(windows.x[:0], data.minimum, data.maximum))
+        for number in np.unique(windows.entity):
+            own = windows.x[windows.entity == number]
+            for name, array in _named(sums.window_sums(own, data.minimum, data.maximum)).items():
+                found[name] = found[name] + array / len(own)  # type: ignore[operator]
+    bound = mechanisms.summed(sums.sensitivity(len(data.features)), len(windows))
+    return _noised(found, bound, privacy.statistics_noise, source)
+
+
+def train_round(
+    plan: RoundPlan,
+    data: SiteData,
+    weights: Mapping[str, NDArray[np.generic]],
+    normalisation: Normalisation,
+    evaluate: bool,
+    source: Source,
+    round_number: int,
+    *,
+    seed: int | None = None,
+    simulated: bool = False,
+) -> Values:
+    """Train from `weights` and answer `delta/<parameter>`, `weight` [1], and `loss` [1] without privacy.
+
+    With `evaluate` also the incoming model's `evaluation/…`, before it is trained. `weight` is the number of windows
+    without privacy, and the public constant 1 with it.
+
+    Args:
+        plan: the run.
+        data: the site's windows, in the features' own units.
+        weights: all of the model's, by name.
+        normalisation: the federation's.
+        evaluate: judge the incoming model too.
+        source: the site's randomness.
+        round_number: from 1.
+        seed: makes batches repeatable without privacy (simulation, tests).
+        simulated: allows a seeded source under privacy; never set at a real site.
+
+    Raises:
+        IntegrityError: the weights do not fit the model.
+        PrivacyError: a seeded source under privacy.
+    """
+    from fedsite.client.train import train
+    from fedsite.models import vector
+
+    private = plan.privacy.mode != "none"
+    if private:
+        _secure(source, simulated)
+    task = read_task(plan.task)
+    module = _module(plan, task, weights)
+    names = vector.trainable(module, plan.model.trainable)
+    found: Values = {}
+    if evaluate and (not private or plan.privacy.evaluation_noise > 0.0):
+        found |= _evaluation(plan, task, data, module, normalisation, source)
+    windows = _scaled(data.train, task, normalisation)
+    trained = train(
+        module,
+        windows,
+        plan.local,
+        plan.privacy,
+        task.loss,
+        round_number=round_number,
+        rng_seed=None if private else seed,
+        source=source,
+    )
+    for name, array in vector.delta(vector.state(module), weights, names).items():
+        found[f"delta/{name}"] = array
+    found["weight"] = np.array([1.0 if private else float(trained.examples)])
+    if not private:
+        found["loss"] = np.array([trained.loss if math.isfinite(trained.loss) else 0.0])
+    return found
+
+
+def evaluate(
+    plan: RoundPlan,
+    data: SiteData,
+    weights: Mapping[str, NDArray[np.generic]],
+    normalisation: Normalisation,
+    source: Source,
+    *,
+    simulated: bool = False,
+) -> Values:
+    """Metric sums `evaluation/<name>` of a model on the holdout, each privacy unit counted once.
+
+    Raises:
+        PolicyError: privacy without evaluation noise.
+        PrivacyError: a seeded source under privacy.
+    """
+    if plan.privacy.mode != "none":
+        _secure(source, simulated)
+        _require_noise(plan.privacy.evaluation_noise, "evaluation")
+    task = read_task(plan.task)
+    return _evaluation(plan, task, data, _module(plan, task, weights), normalisation, source)
+
+
+def calibrate(
+    plan: RoundPlan,
+    data: SiteData,
+    graph: bytes,
+    normalisation: Normalisation,
+    tensors: Sequence[str],
+    source: Source,
+    *,
+    simulated: bool = False,
+) -> Values:
+    """Histograms of activations over the training windows, for the int8 ranges and the anomaly threshold.
+
+    `calibration/positive`, `calibration/negative` [tensor, bin]: each privacy unit counts once per tensor, at its
+    largest value and at its largest negated value. Anomaly tasks add `calibration/score` [bin]: each unit's largest.
+
+    Raises:
+        PolicyError: privacy without calibration noise.
+        PrivacyError: a seeded source under privacy.
+    """
+    from fedsite.models import calibration
+
+    private = plan.privacy.mode != "none"
+    if private:
+        _secure(source, simulated)
+        _require_noise(plan.privacy.calibration_noise, "calibration")
+    task = read_task(plan.task)
+    windows = _scaled(data.train, task, normalisation)
+    unit = windows.entity if private and plan.privacy.unit == "entity" else None
+    counted = calibration.counts(graph, list(tensors), windows.x, unit=unit, scores=task.loss == "reconstruction")
+    found: Values = {f"calibration/{name}": array for name, array in counted.items()}
+    if not private:
+        return found
+    # One unit adds a single 1 to each row of both histograms, and one to the scores.
+    rows = sum(1 if array.ndim == 1 else len(array) for array in found.values())
+    bound = mechanisms.summed(math.sqrt(rows), len(windows))
+    return _noised(found, bound, plan.privacy.calibration_noise, source)
+
+
+def predict(module: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The model's output for normalised windows, in order."""
+    import torch
+
+    module.eval()
+    with torch.no_grad():
+        parts = [module(torch.from_numpy(x[start : start + BATCH])).numpy() for start in range(0, len(x), BATCH)]
+        return np.concatenate(parts) if parts else module(torch.zeros((1, *x.shape[1:]))).numpy()[:0]
+
+
+def _evaluation(
+    plan: RoundPlan, task: Task, data: SiteData, module: nn.Module, normalisation: Normalisation, source: Source
+) -> Values:
+    from fedsite.models import metrics
+
+    private = plan.privacy.mode != "none"
+    windows = _scaled(data.holdout, task, normalisation)
+    given = _judged(task, windows, predict(module, windows.x))
+    reference = None
+    if task.metric.name == "f1_at_threshold" and not private:
+        # Under privacy the threshold comes from the calibration histogram, or from the normal windows' own scores.
+        normal = _scaled(data.train, task, normalisation)
+        reference = _judged(task, normal, predict(module, normal.x))
+    found = metrics.sums(
+        task.metric,
+        given,
+        windows.y,
+        scale=_label_scale(task),
+        unit=windows.entity if private and plan.privacy.unit == "entity" else None,
+        reference=reference,
+    )
+    named: Values = {f"evaluation/{name}": array for name, array in found.items()}
+    if not private:
+        return named
+    bound = mechanisms.summed(metrics.sensitivity(task.metric), len(windows))
+    return _noised(named, bound, plan.privacy.evaluation_noise, source)
+
+
+def _judged(task: Task, windows: Windows, output: NDArray[np.float32]) -> NDArray[np.floating]:
+    from fedsite.models import metrics
+
+    return metrics.anomaly_score(windows.x, output) if task.loss == "reconstruction" else output
+
+
+def _module(plan: RoundPlan, task: Task, weights: Mapping[str, NDArray[np.generic]]) -> nn.Module:
+    from fedsite.models import catalog, vector
+
+    time, features = task.input_shape
+    module = catalog.build(
+        plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
+    )
+    vector.load(module, weights)
+    return module
+
+
+def _scaled(windows: Windows, task: Task, normalisation: Normalisation) -> Windows:
+    """As the model takes them; a float label becomes [windows, target]."""
+    scaled = loading.normalise(windows, normalisation.mean, normalisation.scale, label_scale=_label_scale(task))
+    if scaled.y.dtype.kind == "f" and scaled.y.ndim == 1:
+        return replace(scaled, y=scaled.y[:, None])
+    return scaled
+
+
+def _label_scale(task: Task) -> float:
+    return float(task.label.scale or 1.0)
+
+
+def _named(found: sums.Sums) -> Values:
+    return {"statistics/count": found.count, "statistics/sum": found.total, "statistics/square": found.square}
+
+
+def _noised(values: Values, bound: float, noise_multiplier: float, source: Source) -> Values:
+    """All arrays as one vector through one mechanism: their joint L2 sensitivity is `bound`."""
+    names = sorted(values)
+    flat = np.concatenate([np.asarray(values[name], np.float64).ravel() for name in names])
+    noised = mechanisms.gaussian(flat, bound, noise_multiplier, source)
+    ends = np.cumsum([values[name].size for name in names])[:-1]
+    return {name: part.reshape(values[name].shape) for name, part in zip(names, np.split(noised, ends), strict=True)}
+
+
+def _secure(source: Source, simulated: bool) -> None:
+    if not simulated:
+        sampling.require_secure(source)
+
+
+def _require_noise(noise: float, what: str) -> None:
+    if not noise > 0.0:
+        raise PolicyError(
+            f"{what} of private data without noise",
+            allowed=f"privacy.{what}_noise above 0",
+            next_step=f"launch with privacy.{what}_noise=20, or do without",
+            refusal=RefusalCode.PLAN_INVALID,
+        )
