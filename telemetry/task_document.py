@@ -244,6 +244,8 @@ class Metric:
     better: Literal["lower", "higher"]
     unit: str = ""
     maximum: float | None = None  # errors are capped here where a bound on one record's part is needed
+    quantile: float | None = None  # f1_at_threshold: of the training windows' scores
+    factor: float | None = None  # f1_at_threshold: threshold = factor * quantile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
