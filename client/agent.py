@@ -13,35 +13,19 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fedsite.client.settings import AgentSettings
 from fedsite.protocol import messages
-from fedsite.protocol.errors import FedsiteError, UnreachableError
+from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError, UnreachableError
 from fedsite.protocol.messages import Frame
 
 _log = logging.getLogger(__name__)
-
-OPEN_POLL_S = 0.5  # longest pause between polls while a run is open here
-GROWTH = 1.3  # of the pause between polls that found nothing
-RETRY_FIRST_S = 0.5  # pause before the first reconnection
-RETRY_LONGEST_S = 30.0
-JITTER = 0.25  # pauses vary by this fraction, so that many sites do not ask at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One instruction as the link handed it over."""
-
-    ticket: Any  # what the link needs to send the answer to it
-    frame: Frame
 
 
 class FleetLink(Protocol):
     """The way to the server and back (client/flower_fleet.py). Every call is bounded in time."""
 
-    def connect(self) -> None:
+    def activate(self) -> None:
         """Sign this node on and keep it alive from a thread until `close`.
 
         Raises:
@@ -49,17 +33,21 @@ class FleetLink(Protocol):
             TrustError: it is not our server, or it no longer knows us.
         """
 
-    def pull(self) -> Delivery | None:
-        """The next instruction, or None when there is none. Raises as `connect`."""
+    def pull(self) -> tuple[Any, Frame] | None:
+        """The next instruction with what `push` needs to answer it, or None; raises as `activate`."""
 
-    def push(self, delivery: Delivery, reply: Frame) -> None:
-        """Send the answer to a delivery. Raises as `connect`."""
-
-    def fetch(self, path: str, limit: int) -> bytes:
-        """GET `path` (`/releases/<version>/<file>`) with the site's certificate, at most `limit` bytes."""
+    def push(self, received: Any, frame: Frame) -> bool:
+        """Send the reply; False when nobody waits for it any more. Raises as `activate`."""
 
     def close(self) -> None:
         """Sign this node off; never raises."""
+
+
+class Delay(Protocol):
+    """Seconds to the next pull (flower_fleet.poll_delay)."""
+
+    def __call__(self, *, failures: int, held_s: float, idle_s: float, uniform: float) -> float:
+        """From the failures in a row, how long the last pull was held, how long ago the last instruction came."""
 
 
 class Answers(Protocol):
@@ -82,6 +70,10 @@ class WarmWorker(Protocol):
         """Kill it from a signal handler."""
 
 
+class Stopped(BaseException):
+    """Breaks off a pull or a pause when the agent is to end; never an error."""
+
+
 class Agent:
     """The loop; everything it touches is handed in."""
 
@@ -91,11 +83,10 @@ class Agent:
         link: FleetLink,
         handler: Answers,
         worker: WarmWorker,
-        settings: AgentSettings,
-        run_open: Callable[[], bool],
+        delay: Delay,
         report: Callable[[Mapping[str, Any]], None] = lambda state: None,
-        rng: random.Random | None = None,
-        stopping: threading.Event | None = None,
+        uniform: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Put the parts together.
 
@@ -103,79 +94,120 @@ class Agent:
             link: the way to the server.
             handler: answers instructions.
             worker: ended when idle, and with the agent.
-            settings: pauses.
-            run_open: True while a run that this site accepted has not ended; polls stay short then.
+            delay: how long to pause between pulls.
             report: told what the agent is doing, for `fedsite status`.
-            rng: jitter only.
-            stopping: set to end the loop.
+            uniform: jitter of the pauses, from [0, 1).
+            clock: monotonic seconds.
         """
         self._link = link
         self._handler = handler
         self._worker = worker
-        self._settings = settings
-        self._run_open = run_open
+        self._delay = delay
         self._report = report
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
-        self._stopping = stopping or threading.Event()
-        self._unsent: tuple[Delivery, Frame] | None = None
-        self._pause_s = settings.poll_fast_s
+        self._uniform = uniform
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._waiting = False
+        self._unsent: tuple[Any, Frame] | None = None
+        self._busy_at = clock()
 
     def run(self) -> None:
         """Work until `stop`.
 
         Raises:
-            TrustError: the server is not ours, or this site was revoked.
+            TrustError: the server is not ours, or it does not know this site (any more).
         """
-        retry_s = RETRY_FIRST_S
+        failures = 0
         try:
             while not self._stopping.is_set():
                 try:
                     self._report({"state": "connecting"})
-                    self._link.connect()
-                    self._report({"state": "idle"})
+                    self._link.activate()
                     _log.info("connected")
-                    retry_s = RETRY_FIRST_S
+                    failures = 0
                     self._serve()
                 except UnreachableError as error:
+                    failures += 1
                     self._report({"state": "unreachable", "error": error.found})
-                    _log.warning("%s; trying again in about %.1f s", error.found, retry_s)
-                    self._sleep(retry_s)
-                    retry_s = min(retry_s * 2, RETRY_LONGEST_S)
+                    pause = self._pause(failures=failures)
+                    _log.warning("%s; trying again in %.1f s", error.found, pause)
+                    self._sleep(pause)
+        except Stopped:
+            pass
         finally:
             self._worker.close()
             self._link.close()
 
     def stop(self) -> None:
-        """End the loop soon, and what the worker is doing at once; safe in a signal handler."""
+        """End the loop: at once where it waits, after the answer where it works. For signal handlers.
+
+        Raises:
+            Stopped: the loop was waiting; it is caught by `run`, in whose thread a signal handler runs.
+        """
         self._stopping.set()
         self._worker.interrupt()
+        if self._waiting:
+            self._waiting = False
+            raise Stopped
 
     def _serve(self) -> None:
         """Pull, handle, push, until stopped."""
-        self._pause_s = self._settings.poll_fast_s
+        self._report({"state": "idle"})
+        known = True
         while not self._stopping.is_set():
-            if self._unsent is not None:
-                self._link.push(*self._unsent)
-                self._unsent = None
-            delivery = self._link.pull()
-            if delivery is None:
-                self._worker.close_if_idle()
-                longest = (
-                    min(OPEN_POLL_S, self._settings.poll_slow_s) if self._run_open() else self._settings.poll_slow_s
-                )
-                self._sleep(self._pause_s)
-                self._pause_s = min(self._pause_s * GROWTH, max(longest, self._settings.poll_fast_s))
+            try:
+                self._send()
+                started = self._clock()
+                pulled = self._pull()
+                known = True
+            except TrustError:
+                if not known:
+                    raise
+                # A server that was restarted may have to be told again who we are; once.
+                known = False
+                self._link.activate()
                 continue
-            self._report({"state": "working", **_about(delivery.frame)})
+            if pulled is None:
+                self._worker.close_if_idle()
+                self._sleep(self._pause(held_s=self._clock() - started))
+                continue
+            self._report({"state": "working", **_about(pulled[1])})
             # Held until it is sent: what the link could not take goes out after the next connection.
-            self._unsent = (delivery, self._handler.handle(delivery.frame))
-            self._pause_s = self._settings.poll_fast_s
-            self._link.push(*self._unsent)
-            self._unsent = None
+            self._unsent = (pulled[0], self._handler.handle(pulled[1]))
+            self._busy_at = self._clock()
+            self._send()
             self._report({"state": "idle"})
 
+    def _pull(self) -> tuple[Any, Frame] | None:
+        self._wait_begins()
+        try:
+            return self._link.pull()
+        except IntegrityError as error:
+            _log.warning("a message that is no instruction was dropped: %s", error)
+            return None
+        finally:
+            self._waiting = False
+
+    def _send(self) -> None:
+        if self._unsent is None:
+            return
+        if not self._link.push(*self._unsent):
+            _log.info("nobody waits for the last answer any more")
+        self._unsent = None
+
+    def _pause(self, *, failures: int = 0, held_s: float = 0.0) -> float:
+        idle_s = self._clock() - self._busy_at
+        return self._delay(failures=failures, held_s=held_s, idle_s=idle_s, uniform=self._uniform())
+
     def _sleep(self, seconds: float) -> None:
-        self._stopping.wait(seconds * (1 + JITTER * (2 * self._rng.random() - 1)))
+        if seconds > 0:
+            self._stopping.wait(seconds)
+
+    def _wait_begins(self) -> None:
+        self._waiting = True
+        if self._stopping.is_set():  # the signal came just before
+            self._waiting = False
+            raise Stopped
 
 
 class StateReport:

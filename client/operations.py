@@ -91,15 +91,9 @@ class Operations:
         plan, task, model = _checked(blobs)
         scale = _normalisation(task, arguments)
         data = self._load(task, arguments)
-        values = work.train_round(
-            plan,
-            data,
-            model,
-            scale,
-            evaluate=bool(arguments.get("evaluate")),
-            source=sampling.SystemRandom(),
-            round_number=int(arguments["round"]),
-        )
+        evaluate = bool(arguments.get("evaluate"))
+        number = int(arguments["round"])
+        values = work.train_round(plan, data, model, scale, evaluate, sampling.SystemRandom(), number)
         return _answer(values)
 
     def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
@@ -110,7 +104,7 @@ class Operations:
         plan, task, model = _checked(blobs)
         scale = _normalisation(task, arguments)
         data = self._load(task, arguments)
-        return _answer(work.evaluate(plan, data, model, scale, source=sampling.SystemRandom()))
+        return _answer(work.evaluate(plan, data, model, scale, sampling.SystemRandom()))
 
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""
@@ -122,7 +116,7 @@ class Operations:
         scale = _normalisation(task, arguments)
         tensors = [str(name) for name in arguments["tensors"]]
         data = self._load(task, arguments)
-        return _answer(work.calibrate(plan, data, blobs["graph"], scale, tensors, source=sampling.SystemRandom()))
+        return _answer(work.calibrate(plan, data, blobs["graph"], scale, tensors, sampling.SystemRandom()))
 
     def _load(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
         from fedsite.telemetry import loading

@@ -62,15 +62,11 @@ class AgentSettings:
     """How the agent behaves."""
 
     idle_worker_s: float = 300.0  # seconds without work after which the training process ends
-    poll_fast_s: float = 0.1  # seconds between polls while a run is open
-    poll_slow_s: float = 2.0  # seconds between polls when idle, jittered
     operation_s: float = 3600.0  # seconds one instruction may take when it names no expiry
     log: Literal["debug", "info", "warning"] = "info"
 
     def __post_init__(self) -> None:
         _range("idle_worker_s", self.idle_worker_s, 0.0, 86_400)
-        _range("poll_fast_s", self.poll_fast_s, 0.01, 60)
-        _range("poll_slow_s", self.poll_slow_s, 0.05, 3_600)
         _range("operation_s", self.operation_s, 1, 86_400)
 
 

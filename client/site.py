@@ -51,11 +51,20 @@ def load(directory: Path) -> Site:
             allowed="a site that has joined",
             next_step="fedsite join file:TOKENFILE",
         )
-    federation = _read(directory / FEDERATION, Federation.parse)
+    federation = load_federation(directory)
     value = _read(directory / SITE, documents.parse)
     key = SigningKey.load(directory / IDENTITY)
     name = value.get("name", "") if isinstance(value, dict) else ""
     return Site(directory=directory, name=str(name or key.public.id[:8]), federation=federation, key=key)
+
+
+def load_federation(directory: Path) -> Federation:
+    """The federation that this host was told to trust.
+
+    Raises:
+        DocumentError, TrustError, StorageError: the file is damaged or missing.
+    """
+    return _read(directory / FEDERATION, Federation.parse)
 
 
 def _read(path: Path, parse: Callable[[bytes], T]) -> T:

@@ -1,9 +1,56 @@
-"""`fedsite leave`."""
+"""`fedsite leave`: forgets the federation; the budget stays, because what was spent stays spent."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+from fedsite.protocol import output
+from fedsite.protocol.errors import ConfigError
+
+SCHEMA = "fedsite.left/1"
+_FILES = (
+    "site.json",
+    "site.signed.json",
+    "site.crt",
+    "tls.key",
+    "node.key",
+    "identity.key",
+    "federation.json",
+    "current",
+)
+_FOLDERS = ("outbox", "slots")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    app.command("leave", rich_help_panel="Site operator")(leave)
+
+
+def leave(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """Leave the federation: this site's keys, certificate and releases are deleted here; the privacy budget stays."""
+    import shutil
+
+    from fedsite.client import assembly, settings
+    from fedsite.protocol.storage import storage_errors
+
+    directory = settings.state_directory()
+    if not (directory / "site.json").exists():
+        output.emit({"schema": SCHEMA, "left": False}, json)
+        output.say("this host has not joined a federation; nothing was changed")
+        return
+    with assembly.only_one(directory):
+        if not yes and not typer.confirm(f"delete this site's keys and releases in {directory}?", err=True):
+            raise ConfigError("not confirmed; nothing was changed", next_step="fedsite leave --yes")
+        with storage_errors(directory):
+            # site.json first: a leave that is interrupted leaves a host that has not joined.
+            for name in _FILES:
+                (directory / name).unlink(missing_ok=True)
+            for name in _FOLDERS:
+                shutil.rmtree(directory / name, ignore_errors=True)
+    output.emit({"schema": SCHEMA, "left": True}, json)
+    output.say("left; ask the central team to revoke this site: fedsite sites revoke NAME")

@@ -1,9 +1,74 @@
-"""`fedsite privacy`."""
+"""`fedsite privacy`: what every run has cost this site's data, and what is left."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from fedsite.protocol import output
+
+if TYPE_CHECKING:
+    from fedsite.client.budget import Entry
+    from fedsite.privacy.accounting import Spend
+
+SCHEMA = "fedsite.privacy/1"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    app.command("privacy", rich_help_panel="Site operator")(privacy)
+
+
+def privacy(json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
+    """Show ε spent by run and by data source, and the site's cap."""
+    from fedsite.client import assembly, settings
+    from fedsite.client.budget import Budget
+
+    directory = settings.state_directory()
+    rules = settings.load(directory).policy
+    path = directory / assembly.BUDGET
+    entries: list[Entry] = []
+    if path.exists():
+        budget = Budget(path, read_only=True)
+        entries = budget.entries()
+        budget.close()
+    value = {
+        "schema": SCHEMA,
+        "epsilon_max": rules.epsilon_max,
+        "delta": rules.delta,
+        "sources": [_source(key, entries, rules.epsilon_max, rules.delta) for key in _keys(entries)],
+        "runs": [_run(entry, rules.delta) for entry in entries],
+    }
+    output.emit(value, json)
+
+
+def _keys(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    return sorted({(entry.unit, entry.source) for entry in entries})
+
+
+def _source(key: tuple[str, str], entries: Sequence[Entry], cap: float, delta: float) -> dict[str, Any]:
+    """One unit of one data source: what counts against the cap there, open reservations included."""
+    own = [entry for entry in entries if (entry.unit, entry.source) == key]
+    charged = _epsilon([spend for entry in own for spend in entry.charged], delta)
+    return {"source": key[1], "unit": key[0], "epsilon": charged, "left": max(0.0, cap - charged), "runs": len(own)}
+
+
+def _run(entry: Entry, delta: float) -> dict[str, Any]:
+    return {
+        "run_id": entry.run_id,
+        "task": entry.task,
+        "unit": entry.unit,
+        "state": "finished" if entry.finished else "open",
+        "epsilon_spent": _epsilon(entry.spent, delta),
+        "epsilon_reserved": _epsilon(entry.charged, delta),
+        "releases": sum(spend.steps for spend in entry.spent),
+        "created": entry.created,
+    }
+
+
+def _epsilon(spends: Sequence[Spend], delta: float) -> float:
+    from fedsite.privacy import accounting
+
+    return accounting.epsilon(spends, delta)

@@ -1,9 +1,25 @@
-"""`fedsite up`."""
+"""`fedsite up`: the agent in the foreground, until Ctrl-C."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    app.command("up", rich_help_panel="Site operator")(up)
+
+
+def up(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings over site.yaml, such as data.path=FILE."),
+    ] = None,
+) -> None:
+    """Run this site's agent until Ctrl-C: it asks the server for work and does what the site's policy allows."""
+    from fedsite.client import running, settings
+
+    directory = settings.state_directory()
+    raise typer.Exit(running.run(directory, settings.load(directory, overrides or [])))

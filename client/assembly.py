@@ -1,0 +1,95 @@
+"""Puts the parts of a site together: the same for the agent and for a plain Flower node running our ClientApp."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fedsite.client import site as identity
+from fedsite.client.budget import Budget
+from fedsite.client.handler import Handler
+from fedsite.client.scoring import self_test_apart
+from fedsite.client.settings import Settings
+from fedsite.client.site import Site
+from fedsite.client.slots import Slots, fetch_and_install
+from fedsite.client.store import Outbox
+from fedsite.client.worker_link import WorkerLink
+from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.storage import private_directory, storage_errors
+
+BUDGET = "budget.db"
+STATE = "agent.json"
+LOCK = "agent.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A site that can answer instructions."""
+
+    site: Site
+    handler: Handler
+    worker: WorkerLink
+    outbox: Outbox
+
+
+def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], bytes]) -> Parts:
+    """Open what is in the site's state directory.
+
+    Args:
+        directory: the site's state directory.
+        settings: of the operator.
+        fetch: downloads a path of the server, at most so many bytes.
+
+    Raises:
+        ConfigError: this host has not joined. Others of the tree: its state is damaged.
+    """
+    site = identity.load(directory)
+    logs = private_directory(directory / "logs")
+    worker = WorkerLink(logs / "worker.log", idle_s=settings.agent.idle_worker_s)
+    outbox = Outbox(directory / "outbox")
+    slots = Slots(directory, site.federation)
+
+    def install(version: str, manifest_hash: str) -> None:
+        fetch_and_install(slots, fetch, partial(self_test_apart, state=directory), version, manifest_hash)
+
+    handler = Handler(
+        site=site,
+        settings=settings,
+        worker=worker,
+        budget=partial(Budget, directory / BUDGET),
+        outbox=outbox,
+        install=install,
+    )
+    return Parts(site=site, handler=handler, worker=worker, outbox=outbox)
+
+
+@contextlib.contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the state directory: two agents would answer, and spend, twice.
+
+    Raises:
+        ConfigError: another agent holds it.
+    """
+    path = directory / LOCK
+    with storage_errors(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(handle, 32, 0).decode("ascii", errors="replace").strip()
+            raise ConfigError(
+                f"an agent runs already on {directory} (process {pid or 'unknown'})",
+                allowed="one agent for each state directory",
+                next_step="fedsite status, or set FEDSITE_HOME to another directory",
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,68 @@
+"""The agent as a process: one per state directory, its log, its state file, its signals, and a clean end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fedsite.client import assembly, site
+from fedsite.client.agent import Agent, StateReport
+from fedsite.client.settings import Settings
+from fedsite.protocol import documents, instants, storage
+from fedsite.protocol.errors import ExitCode
+
+_log = logging.getLogger(__name__)
+
+
+def run(directory: Path, settings: Settings) -> int:
+    """Run the agent until a signal; the exit code to end with: 130 after Ctrl-C, 0 after SIGTERM.
+
+    Raises:
+        ConfigError: this host has not joined, or an agent runs already.
+        TrustError: the server is not this federation's, or has revoked this site.
+    """
+    site.load(directory)
+    with assembly.only_one(directory):
+        _log_to_stderr(settings.agent.log)
+        return _run(directory, settings)
+
+
+def _run(directory: Path, settings: Settings) -> int:
+    from fedsite.client import enrolment
+    from fedsite.client.flower_fleet import FleetLink, poll_delay
+
+    link = FleetLink(enrolment.open_connection(directory))
+    parts = assembly.assemble(directory, settings, lambda path, limit: link.fetch(path, limit=limit))
+    state = directory / assembly.STATE
+    constant = {"pid": os.getpid(), "since": instants.text(instants.now())}
+    report = StateReport(lambda value: _write(state, value), constant)
+    agent = Agent(link=link, handler=parts.handler, worker=parts.worker, delay=poll_delay, report=report)
+    received: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        agent.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    _log.info("site %s (%s) of federation %s", parts.site.name, parts.site.id, parts.site.federation.name)
+    try:
+        agent.run()
+    finally:
+        state.unlink(missing_ok=True)
+    return int(ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.OK)
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    storage.write_atomic(path, documents.canonical({**value, "at": instants.text(instants.now())}))
+
+
+def _log_to_stderr(level: str) -> None:
+    """Our own log lines, and warnings of everybody else."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("fedsite").setLevel(level.upper())

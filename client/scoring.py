@@ -1,0 +1,208 @@
+"""Scoring on the device, without torch: windows of a file through the installed release, and its golden self-test.
+
+`python -m fedsite.client.scoring SLOT STATE_DIRECTORY` runs the self-test of a slot in a process of its own, before the
+slot is made current.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.client.slots import MANIFEST, MODEL
+from fedsite.protocol import instants, output, release, storage
+from fedsite.protocol.errors import ExitCode, IntegrityError, RefusalCode
+from fedsite.protocol.release import MAX_BYTES, MAX_MODEL, Manifest
+from fedsite.telemetry.dataset import Windows
+from fedsite.telemetry.location import DataLocation
+from fedsite.telemetry.task import Task, read_task
+
+BATCH = 1024  # windows scored at once
+TIMED = 500  # windows timed one by one
+SELF_TEST_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What scoring a file gave."""
+
+    windows: int
+    part: str  # "holdout" where the file says which windows were held out, else "all"
+    labelled: bool
+    metric: float | None  # in label units; None without labels
+    latency_ms: tuple[float, float]  # median and 95th percentile of one window at a time
+    alarms: int | None  # windows above the release's threshold; None where there is none
+    values: NDArray[np.floating]  # anomaly score [windows], or the model's output in label units [windows, output]
+    scored: Windows
+
+
+def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: bool = False) -> Scores:
+    """Score the windows of a file, one thread.
+
+    Args:
+        manifest: of the release, verified.
+        model: its model.onnx, verified.
+        where: the file and its columns.
+        everything: all windows, not only those the task holds out.
+
+    Raises:
+        TelemetryError: the file is missing or breaks the task's contract.
+        IntegrityError: the model does not take the task's windows.
+    """
+    from fedsite.models import metrics
+    from fedsite.models.runtime import Scorer
+    from fedsite.telemetry import loading
+
+    task, windows, part, labelled = _windows(read_task(manifest.task), where, everything)
+    mean = np.array(manifest.normalisation.mean, np.float32)
+    scale = np.array(manifest.normalisation.scale, np.float32)
+    if len(mean) != windows.x.shape[-1]:
+        raise IntegrityError(f"the release normalises {len(mean)} features", allowed=f"{windows.x.shape[-1]}")
+    scaled = loading.normalise(windows, mean, scale, label_scale=float(task.label.scale or 1.0))
+    scorer = Scorer(model)
+    given = np.concatenate(list(_batches(scorer, scaled.x)))
+    reconstructs = task.loss == "reconstruction"
+    judged = metrics.anomaly_score(scaled.x, given) if reconstructs else given
+    metric = None
+    if labelled:
+        sums = metrics.sums(task.metric, judged, scaled.y, scale=float(task.label.scale or 1.0))
+        metric = metrics.value(task.metric, sums, threshold=manifest.threshold)
+    regression = task.loss == "mse"
+    return Scores(
+        windows=len(windows),
+        part=part,
+        labelled=labelled,
+        metric=metric,
+        latency_ms=_latency(scorer, scaled.x),
+        alarms=int((judged > manifest.threshold).sum()) if reconstructs and manifest.threshold is not None else None,
+        values=judged * float(task.label.scale or 1.0) if regression else judged,
+        scored=windows,
+    )
+
+
+def self_test(manifest: Manifest, model: bytes) -> None:
+    """Run the golden inputs and compare.
+
+    Raises:
+        IntegrityError: the model does not load, or an output differs by more than the tolerance.
+    """
+    from fedsite.models.runtime import Scorer
+
+    golden = manifest.golden
+    wanted = golden.outputs.unpack()
+    try:
+        given = Scorer(model).predict(golden.inputs.unpack())
+    except Exception as error:
+        raise _self_test_error(f"the model does not run ({type(error).__name__})") from error
+    if given.shape != wanted.shape:
+        raise _self_test_error(f"outputs of shape {list(given.shape)}", allowed=f"{list(wanted.shape)}")
+    worst = float(np.abs(given.astype(np.float64) - wanted).max()) if wanted.size else 0.0
+    if not worst <= golden.tolerance:
+        raise _self_test_error(f"an output differs by {worst:.3g}", allowed=f"at most {golden.tolerance:g}")
+
+
+def self_test_apart(slot: Path, state: Path) -> None:
+    """Run the self-test of a slot in another process, which ends whatever the model does.
+
+    Raises:
+        IntegrityError: it failed, crashed, or did not end in time.
+    """
+    command = [sys.executable, "-m", "fedsite.client.scoring", str(slot), str(state)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SELF_TEST_S, start_new_session=True
+        )
+    except subprocess.TimeoutExpired:
+        raise _self_test_error(f"the self-test did not end within {SELF_TEST_S:.0f} s") from None
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _self_test_error(lines[0].removeprefix("error: ") if lines else f"exit code {done.returncode}")
+
+
+def _windows(task: Task, where: DataLocation, everything: bool) -> tuple[Task, Windows, str, bool]:
+    """The windows to score: as the task splits and labels them, or without what the file does not have."""
+    from fedsite.telemetry import loading
+    from fedsite.telemetry.errors import Code, TelemetryError
+
+    failure: TelemetryError | None = None
+    for variant, part, labelled in _variants(task, everything):
+        try:
+            data = loading.load_site(variant, where)
+        except TelemetryError as error:
+            # Only a column that is not there is a reason to do without labels; the first complaint is the one told.
+            failure = failure or error
+            if error.code not in (Code.COLUMN, Code.TOO_FEW):
+                raise failure from None
+            continue
+        held = part == "holdout" and len(data.holdout) > 0
+        return variant, data.holdout if held else data.train, "holdout" if held else "all", labelled
+    raise failure or TelemetryError(f"task {task.name} has no windows to score")
+
+
+def _variants(task: Task, everything: bool) -> Iterator[tuple[Task, str, bool]]:
+    labelled = task.label.kind != "none" and task.label.column is not None
+    if not everything:
+        yield task, "holdout", labelled
+    document = copy.deepcopy(task.document)
+    document["split"] = {"kind": "none"}
+    document["window"]["minimum"] = 1
+    yield read_task(document), "all", labelled
+    if labelled:
+        document["label"]["kind"] = "self" if task.loss == "reconstruction" else "none"
+        document["label"]["column"] = None
+        yield read_task(document), "all", False
+
+
+def _batches(scorer: Any, x: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(x), BATCH):
+        yield scorer.predict(x[start : start + BATCH])
+
+
+def _latency(scorer: Any, x: NDArray[np.float32]) -> tuple[float, float]:
+    """Median and 95th percentile of the milliseconds of one window; the first runs are not counted."""
+    taken = []
+    for index in range(min(TIMED, len(x)) + 5):
+        one = x[index % len(x)][None]
+        started = time.perf_counter()
+        scorer.predict(one)
+        taken.append(1e3 * (time.perf_counter() - started))
+    p50, p95 = np.percentile(taken[5:], [50, 95])
+    return float(p50), float(p95)
+
+
+def _self_test_error(found: str, allowed: str = "the golden outputs") -> IntegrityError:
+    return IntegrityError(
+        f"self-test: {found}",
+        allowed=allowed,
+        next_step="the current release stays in use; tell the central team",
+        refusal=RefusalCode.SELF_TEST,
+    )
+
+
+def main() -> int:
+    """Entry point of the process that runs a slot's self-test."""
+    from fedsite.client import site
+
+    slot, state = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        federation = site.load_federation(state)
+        manifest = release.verify(storage.read(slot / MANIFEST, limit=MAX_BYTES), federation, instants.now())
+        model = storage.read(slot / MODEL, limit=MAX_MODEL)
+        release.check_model(manifest, model)
+        self_test(manifest, model)
+    except Exception as error:
+        return output.fail(error, as_json=False)
+    return int(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
