@@ -1,0 +1,210 @@
+"""HTTPS to the central server: one kept-alive client with the site's certificate, and its failures in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import ipaddress
+import ssl
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import httpx
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError, UnreachableError
+from fedsite.protocol.federation import Federation
+from fedsite.protocol.keys import NodeKey
+
+WAIT_HEADER = "fedsite-wait"  # seconds the server may hold an empty pull
+TIMEOUT_S = 30.0
+KEEP_ALIVE_S = 70.0  # below the server's, so that the site's end closes first
+CLOCK_TOLERANCE_S = 5.0  # Flower refuses signatures from further in the future
+
+
+class _WaitInterceptor:
+    """Tell the server how long it may hold an empty pull."""
+
+    def __init__(self) -> None:
+        self.wait_s = 0.0
+
+    def intercept(self, context: object, call_next: object) -> httpx.Response:
+        """Add the header to pulls, and time for the answer."""
+        request: httpx.Request = context.request  # type: ignore[attr-defined]
+        if self.wait_s > 0 and request.url.path.endswith("/pull-messages"):
+            request.headers[WAIT_HEADER] = f"{self.wait_s:.1f}"
+            request.extensions["timeout"] = httpx.Timeout(TIMEOUT_S, read=TIMEOUT_S + self.wait_s).as_dict()
+        return call_next(context)  # type: ignore[operator]
+
+
+class _FleetClient(FleetHttpClient):
+    """Flower's client over our own HTTP client, whose connections outlive the pauses between polls."""
+
+    def __init__(
+        self, base: str, *, http: httpx.Client, interceptors: Sequence[object], verify: ssl.SSLContext
+    ) -> None:
+        super().__init__(base, interceptors=interceptors, verify=verify)
+        self._client.close()
+        self._client: httpx.Client = http
+
+
+class Connection:
+    """One site's HTTPS connections to its federation."""
+
+    def __init__(self, federation: Federation, *, tls: ssl.SSLContext, node_key: NodeKey, node_id: int) -> None:
+        self.federation = federation
+        self.node_key = node_key
+        self.node_id = node_id
+        self._http = http_client(federation.host, tls)
+        self._base = f"https://{federation.address}"
+        self._wait = _WaitInterceptor()
+        self.fleet = _FleetClient(
+            self._base,
+            http=self._http,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(node_key.private, node_key.public),
+                self._wait,
+            ],
+            verify=tls,
+        )
+
+    @contextlib.contextmanager
+    def patience(self, wait_s: float) -> Iterator[None]:
+        """Let pulls inside be held by the server for `wait_s` seconds."""
+        self._wait.wait_s = wait_s
+        try:
+            yield
+        finally:
+            self._wait.wait_s = 0.0
+
+    def get(self, path: str, *, limit: int) -> bytes:
+        """Download at most `limit` bytes.
+
+        Raises:
+            UnreachableError, TrustError: as `translated`.
+            IntegrityError: it is not there, or larger.
+        """
+        parts: list[bytes] = []
+        size = 0
+        with translated(self), self._http.stream("GET", f"{self._base}{path}") as answer:
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise IntegrityError(f"the server has no {path}", next_step="ask the central team: fedsite models list")
+            answer.raise_for_status()
+            for part in answer.iter_bytes(1 << 20):
+                size += len(part)
+                if size > limit:
+                    raise IntegrityError(f"{path} is larger than {limit} bytes", allowed=f"at most {limit} bytes")
+                parts.append(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+
+def http_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
+    """An HTTP client for one host; a proxy from the environment is used, but never towards this machine itself."""
+    return httpx.Client(
+        verify=tls,
+        timeout=TIMEOUT_S,
+        follow_redirects=False,
+        trust_env=not _is_loopback(host),
+        limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
+    )
+
+
+def site_tls(federation: Federation, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """TLS 1.3 towards a server of this federation; with the site's certificate and key (paths) once it has them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=federation.ca_certificate)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+@contextlib.contextmanager
+def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> Iterator[None]:
+    """Turn failures of the transport into our errors; an HTTP status in `pass_status` goes through as it is.
+
+    Raises:
+        UnreachableError: no connection, no answer, or the server is in trouble.
+        TrustError: one end does not accept the other's certificate or key.
+    """
+    address = connection.federation.address
+    try:
+        yield
+    except FedsiteError:
+        raise
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in pass_status:
+            raise
+        raise status_error(error.response, address) from None
+    except (httpx.HTTPError, OSError, RuntimeError) as error:
+        raise transport_error(error, address) from None
+
+
+def transport_error(error: BaseException, address: str) -> FedsiteError:
+    """Say whether it was the network or the trust."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
+            return TrustError(
+                f"{address} shows a certificate that this federation's authority did not issue",
+                next_step="check the address; if the server was set up anew, join again with a new token",
+            )
+        if "alert" in text and ("certificate" in text or "unknown ca" in text):
+            return TrustError(
+                f"{address} does not accept this site's certificate ({text[:120]})",
+                next_step="ask the central team for a new token and join again: fedsite join TOKEN",
+            )
+        cause = cause.__cause__ or cause.__context__
+    reason = str(error) or type(error).__name__
+    return UnreachableError(
+        f"no answer from {address}: {reason[:160]}",
+        next_step="check that the server is up (fedsite server up) and that this host may connect to it",
+    )
+
+
+def status_error(answer: httpx.Response, address: str) -> FedsiteError:
+    """Our error for an HTTP status of the server."""
+    status = answer.status_code
+    if status == httpx.codes.UNAUTHORIZED:
+        skew = clock_skew(answer.headers.get("date"), datetime.now(UTC))
+        if skew is not None and abs(skew) > CLOCK_TOLERANCE_S:
+            where = "ahead of" if skew > 0 else "behind"
+            return TrustError(
+                f"this host's clock is {abs(skew):.0f} s {where} the server's",
+                allowed=f"at most {CLOCK_TOLERANCE_S:.0f} s",
+                next_step="switch time synchronisation on (timedatectl set-ntp true)",
+            )
+        return TrustError(f"{address} does not accept this site's keys", next_step="fedsite doctor")
+    if status == httpx.codes.FORBIDDEN:
+        return TrustError(
+            f"{address} refuses this site: it was revoked, its certificate has expired, or its keys do not match",
+            next_step="ask the central team for a new token and join again: fedsite join TOKEN",
+        )
+    return UnreachableError(
+        f"{address} answered with HTTP {status}", next_step="fedsite doctor; the server's log says more"
+    )
+
+
+def clock_skew(date_header: str | None, now: datetime) -> float | None:
+    """Seconds this host is ahead of the server, from its Date header (whole seconds)."""
+    if date_header is None:
+        return None
+    try:
+        return (now - email.utils.parsedate_to_datetime(date_header)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

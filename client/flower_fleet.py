@@ -1,0 +1,306 @@
+"""The site's end of Flower's Fleet API: activate, heartbeat, pull, push, and downloads over the same connection.
+
+Everything goes outward over TLS 1.3 with the site's certificate, to the one authority the site was told to trust. No
+bundle is ever fetched, let alone run: what comes in is a frame of bytes. torch is never imported here.
+Private parts of Flower used: FleetHttpClient, its interceptors, and `supercore.inflatable`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from fedsite.client.flower_client import Connection, translated
+from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError, UnreachableError
+from fedsite.protocol.messages import Frame
+from fedsite.protocol.records import MAX_FRAME, from_record, to_record
+
+_LOG = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL_S = 10.0  # what we promise; a silent node counts as offline after twice that
+HEARTBEAT_EVERY_S = 7.0
+LONG_POLL_S = 20.0  # how long the server may hold an empty pull
+OBJECT_PATIENCE_S = 60.0  # how long to wait for the objects of an announced message
+RETRY_S = (0.1, 0.3, 1.0, 2.0, 4.0)  # pauses between attempts to push a reply
+_MAX_OBJECTS = 2048  # objects in one message: 10 GiB in 5 MiB chunks
+_WORKERS = 4  # parallel transfers of a large message
+
+
+@dataclass(slots=True)
+class Received:
+    """A message that waits for its reply; hand it back to `push`."""
+
+    run_id: int
+    message: Message  # without its content
+    since: float  # monotonic seconds
+    reply: Message | None = field(default=None, repr=False)  # kept so that pushing again is the same reply
+
+
+class FleetLink:
+    """One site's connection. `pull` and `push` belong to one thread; heartbeats have their own."""
+
+    def __init__(self, connection: Connection, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection = connection
+        self._client = connection.fleet
+        self._clock = clock
+        self._node: Node | None = None
+        self._stop = threading.Event()
+        self._heart: threading.Thread | None = None
+        self._unconfirmed: list[ConfirmMessageReceivedRequest] = []
+        self._lost: str = ""
+
+    def activate(self) -> None:
+        """Tell the server that this site is here, and keep telling it.
+
+        Deactivates first: a node that was killed counts as active for a while, and could not be activated again.
+
+        Raises:
+            UnreachableError: the server does not answer.
+            TrustError: it does not know this site, or revoked it, or is not the site's federation.
+        """
+        public = self._connection.node_key.public_pem
+        node = Node(node_id=self._connection.node_id)
+        with (
+            contextlib.suppress(httpx.HTTPStatusError),
+            translated(self._connection, pass_status=(400, 404, 409, 412, 500)),
+        ):
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
+        with translated(self._connection):
+            answer = self._client.ActivateNode(
+                ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT_INTERVAL_S)
+            )
+        if answer.node_id != node.node_id:
+            raise TrustError(f"the server knows this site as node {answer.node_id}", allowed=str(node.node_id))
+        self._node = node
+        self._lost = ""
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._beat, name="fleet-heartbeat", daemon=True)
+            self._heart.start()
+
+    def pull(self, wait_s: float = LONG_POLL_S) -> tuple[Received, Frame] | None:
+        """The next instruction, or None when there is none after `wait_s` seconds (a plain SuperLink answers at once).
+
+        Raises:
+            UnreachableError, TrustError: as `activate`.
+            IntegrityError: the message is not a frame; it is gone, the next pull gets the next.
+        """
+        node = self._active()
+        with translated(self._connection), self._connection.patience(wait_s):
+            answer = self._client.PullMessages(PullMessagesRequest(node=node))
+        if not answer.messages_list:
+            self._confirm()
+            return None
+        message = message_from_proto(answer.messages_list[0])
+        received = Received(run_id=message.metadata.run_id, message=message, since=self._clock())
+        self._unconfirmed.append(
+            ConfirmMessageReceivedRequest(
+                node=node, run_id=received.run_id, message_object_id=message.metadata.message_id
+            )
+        )
+        return received, from_record(self._inflate(received.run_id, answer.message_object_trees[0]))
+
+    def push(self, received: Received, frame: Frame) -> bool:
+        """Send the reply; False when nobody waits for it any more (the run is over, the instruction expired).
+
+        Tries again by itself when the connection breaks; the reply stays the same, so that it counts once.
+
+        Raises:
+            UnreachableError, TrustError: as `activate`.
+        """
+        first = received.reply is None
+        if received.reply is None:
+            received.reply = Message(to_record(frame), reply_to=received.message)
+        for pause in (*RETRY_S, None):
+            try:
+                return self._push(received, received.reply, first=first)
+            except UnreachableError:
+                if pause is None or self._stop.wait(pause):
+                    raise
+                first = False
+        raise AssertionError("the last attempt returns or raises")
+
+    def fetch(self, path: str, *, limit: int) -> bytes:
+        """Download `/releases/<version>/<file>`.
+
+        Raises:
+            UnreachableError, TrustError: as `activate`.
+            IntegrityError: it is not there, or larger than `limit` bytes.
+        """
+        return self._connection.get(path, limit=limit)
+
+    def close(self) -> None:
+        """Say goodbye and close; never raises."""
+        self._stop.set()
+        if self._node is not None:
+            with contextlib.suppress(Exception), translated(self._connection):
+                self._confirm()
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        if self._heart is not None:
+            self._heart.join(timeout=2.0)
+        self._connection.close()
+
+    def __enter__(self) -> FleetLink:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _active(self) -> Node:
+        if self._lost:
+            raise TrustError(self._lost, next_step="fedsite doctor; if the site was revoked, join again")
+        if self._node is None:
+            raise UnreachableError("the link is not active", next_step="activate() comes before pull() and push()")
+        return self._node
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_EVERY_S):
+            if self._node is None:
+                continue
+            request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_INTERVAL_S)
+            try:
+                with translated(self._connection):
+                    answer = self._client.SendNodeHeartbeat(request)
+            except UnreachableError as error:
+                _LOG.debug("heartbeat: %s", error)
+            except TrustError as error:
+                self._lost = error.found
+            else:
+                self._lost = "" if answer.success else "the server no longer knows this site"
+
+    def _inflate(self, run_id: int, tree: ObjectTree) -> RecordDict:
+        """The content of a message: of a small frame only the one record is fetched, the tree says the rest."""
+        if len(tree.children) != 1:
+            raise _malformed("a message without content")
+        record = tree.children[0]
+        objects = list(dict.fromkeys(_ids(record)))
+        if len(objects) > _MAX_OBJECTS:
+            raise _too_large(f"{len(objects)} objects", f"at most {_MAX_OBJECTS}")
+        try:
+            if len(record.children) == 1 and not record.children[0].children:
+                only = record.children[0].object_id
+                return RecordDict({"frame": ConfigRecord.inflate(self._pull_object(run_id, only))})
+            contents = self._pull_objects(run_id, objects)
+            found = inflate_object_from_contents(record.object_id, contents)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise _malformed(f"an object that does not inflate ({type(error).__name__})") from None
+        if not isinstance(found, RecordDict):
+            raise _malformed(f"a {type(found).__name__}")
+        return found
+
+    def _pull_objects(self, run_id: int, objects: list[str]) -> dict[str, bytes]:
+        total = 0
+        contents: dict[str, bytes] = {}
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            arriving = pool.map(lambda name: self._pull_object(run_id, name), objects)
+            for name, content in zip(objects, arriving, strict=True):
+                total += len(content)
+                if total > MAX_FRAME:
+                    pool.shutdown(cancel_futures=True)
+                    raise _too_large(f"a message above {MAX_FRAME} bytes", f"at most {MAX_FRAME} bytes")
+                contents[name] = content
+        return contents
+
+    def _pull_object(self, run_id: int, name: str) -> bytes:
+        request = PullObjectRequest(node=self._active(), run_id=run_id, object_id=name)
+        until = self._clock() + OBJECT_PATIENCE_S
+        while self._clock() < until:
+            with translated(self._connection):
+                answer = self._client.PullObject(request)
+            if not answer.object_found:
+                raise _malformed("an object that is gone")
+            if answer.object_available:
+                return bytes(answer.object_content)
+            time.sleep(0.02)
+        raise UnreachableError("the server announced a message and never got its content")
+
+    def _push(self, received: Received, reply: Message, *, first: bool) -> bool:
+        node = self._active()
+        try:
+            with translated(self._connection, pass_status=(400, 403, 404, 409, 412, 422)), no_object_id_recompute():
+                reply.metadata.__dict__["_message_id"] = reply.object_id
+                objects = get_all_nested_objects(reply)
+                answer = self._client.PushMessages(
+                    PushMessagesRequest(
+                        node=node,
+                        messages_list=[message_to_proto(remove_content_from_message(reply))],
+                        message_object_trees=[get_object_tree(reply)],
+                        clientapp_runtime_list=[self._clock() - received.since],
+                    )
+                )
+                wanted = [(name, objects[name]) for name in objects if name in set(answer.objects_to_push)]
+                # Flower answers a refused reply like one whose objects it has: with nothing to push.
+                if not wanted:
+                    return not first
+                for name, item in wanted:
+                    self._client.PushObject(
+                        PushObjectRequest(
+                            node=node,
+                            run_id=received.run_id,
+                            object_id=name,
+                            object_content=item.deflate(),
+                            session_id=answer.session_id,
+                        )
+                    )
+        except httpx.HTTPStatusError as error:
+            _LOG.info("reply to run %s refused with %s", received.run_id, error.response.status_code)
+            return False
+        self._confirm()
+        return True
+
+    def _confirm(self) -> None:
+        """Let the server drop what was received; late, because nobody waits for it."""
+        pending, self._unconfirmed = self._unconfirmed, []
+        for request in pending:
+            with contextlib.suppress(httpx.HTTPStatusError):
+                self._client.ConfirmMessageReceived(request)
+
+
+def poll_delay(*, failures: int, held_s: float, idle_s: float, uniform: float) -> float:
+    """Seconds to the next pull.
+
+    Args:
+        failures: pulls in a row that did not reach the server.
+        held_s: how long the last pull took; a server that holds empty pulls needs no pause.
+        idle_s: since the last instruction.
+        uniform: a draw from [0, 1): sites that failed together do not come back together.
+    """
+    if failures:
+        return min(30.0, 0.5 * 2.0 ** min(failures - 1, 8)) * (0.5 + uniform)
+    if held_s >= 1.0:
+        return 0.0
+    return min(4.0, max(0.03, idle_s / 40.0)) * (0.75 + 0.5 * uniform)
+
+
+def _ids(tree: ObjectTree) -> Iterator[str]:
+    for child in tree.children:
+        yield from _ids(child)
+    yield tree.object_id
+
+
+def _malformed(found: str) -> IntegrityError:
+    return IntegrityError(f"{found} from the server", allowed="a fedsite frame", refusal=RefusalCode.MALFORMED)
+
+
+def _too_large(found: str, allowed: str) -> IntegrityError:
+    return IntegrityError(found, allowed=allowed, refusal=RefusalCode.TOO_LARGE)

@@ -1,0 +1,89 @@
+"""Administration over loopback HTTP: the commands change sites and runs through the one process that writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fedsite.protocol import documents, instants
+from fedsite.protocol.enrolment import refusal
+from fedsite.protocol.errors import ConfigError, FedsiteError
+from fedsite.server import flower_control
+from fedsite.server.fleet import Fleet
+from fedsite.server.sites import check_labels, site_view
+
+if TYPE_CHECKING:
+    from fedsite.server.flower_control import Nodes
+
+
+def admin_app(fleet: Fleet, nodes: Nodes, *, clock: Callable[[], datetime]) -> Starlette:
+    """The routes below `/admin/`; the guard has checked the secret."""
+
+    def sites(_request: Request, _body: Any) -> Any:
+        online = nodes.online()
+        return [site_view(site, online) for site in fleet.sites()]
+
+    def show(request: Request, _body: Any) -> Any:
+        return site_view(fleet.find(request.path_params["name"]), nodes.online())
+
+    def revoke(request: Request, _body: Any) -> Any:
+        site = fleet.find(request.path_params["name"])
+        fleet.revoke(site.site_id, instants.text(clock()))
+        nodes.remove(site.node_id)
+        return site_view(fleet.find(site.site_id), nodes.online())
+
+    def label(request: Request, body: Any) -> Any:
+        site = fleet.find(request.path_params["name"])
+        fleet.label(site.site_id, check_labels(body))
+        return site_view(fleet.find(site.site_id), nodes.online())
+
+    def start(_request: Request, body: Any) -> Any:
+        if not isinstance(body, dict) or not isinstance(body.get("run_id"), str):
+            raise ConfigError("no run_id", allowed='{"run_id": ULID, "epoch": number}')
+        epoch = body.get("epoch", 1)
+        if not isinstance(epoch, int) or epoch < 1:
+            raise ConfigError(f"epoch is {epoch!r}", allowed="a number from 1")
+        return {"flower_run_id": flower_control.start_run(nodes.state, run_id=body["run_id"], epoch=epoch)}
+
+    def runs(_request: Request, _body: Any) -> Any:
+        return [dataclasses.asdict(run) for run in flower_control.list_runs(nodes.state)]
+
+    def stop(request: Request, _body: Any) -> Any:
+        return {"stopped": flower_control.stop_run(nodes.state, request.path_params["run"])}
+
+    def status(_request: Request, _body: Any) -> Any:
+        return {"online": sorted(nodes.online()), "sites": len([s for s in fleet.sites() if s.revoked is None])}
+
+    table: list[tuple[str, str, Callable[[Request, Any], Any]]] = [
+        ("GET", "/admin/sites", sites),
+        ("GET", "/admin/sites/{name}", show),
+        ("POST", "/admin/sites/{name}/revoke", revoke),
+        ("POST", "/admin/sites/{name}/labels", label),
+        ("GET", "/admin/runs", runs),
+        ("POST", "/admin/runs", start),
+        ("POST", "/admin/runs/{run}/stop", stop),
+        ("GET", "/admin/status", status),
+    ]
+    return Starlette(routes=[Route(path, _answering(handler), methods=[method]) for method, path, handler in table])
+
+
+def _answering(handler: Callable[[Request, Any], Any]) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        from starlette.concurrency import run_in_threadpool
+
+        data = await request.body()
+        try:
+            body = documents.parse(data) if data else None
+            return JSONResponse(json.loads(json.dumps(await run_in_threadpool(handler, request, body))))
+        except FedsiteError as error:
+            return Response(refusal(error), status_code=400, media_type="application/json")
+
+    return answer
