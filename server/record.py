@@ -1,0 +1,215 @@
+"""What a run amounts to, gathered while it runs: per round, per site, per phase; written as `fedsite.result/1`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsite.protocol.plan import RoundPlan
+from fedsite.server.exchange import Result
+from fedsite.server.link import SiteLink
+from fedsite.server.runs import RESULT_SCHEMA
+
+
+@dataclass(slots=True, kw_only=True)
+class SiteRecord:
+    """One site's part in the run; only `windows` comes from its data, and only without privacy."""
+
+    site_id: str
+    name: str
+    prepared: str = ""  # status of its answer to the plan
+    code: str | None = None  # last refusal or failure code
+    windows: int | None = None
+    rounds: dict[int, str] = field(default_factory=dict)  # round -> status
+    trained: int = 0  # train instructions sent to it: what it was charged for at most
+    evaluated: int = 0
+    statistics: bool = False
+    calibrated: bool = False
+    installed: str = ""  # status of its answer to the release
+    epsilon: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """As it stands in the result."""
+        return {
+            "site_id": self.site_id,
+            "name": self.name,
+            "prepared": self.prepared,
+            "code": self.code,
+            "windows": self.windows,
+            "rounds": [{"number": number, "outcome": found} for number, found in sorted(self.rounds.items())],
+            "trained": self.trained,
+            "installed": self.installed or None,
+            "epsilon": self.epsilon,
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class RoundRecord:
+    """One round as it ended."""
+
+    number: int
+    outcome: str
+    reason: str
+    participants: int
+    asked: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    ignored: dict[str, int]
+    loss: float | None = None  # mean of the sites' training losses, only without privacy
+    metric: float | None = None  # federated evaluation of the model this round produced
+
+    def plain(self) -> dict[str, Any]:
+        """As it stands in the result and in the event `round_finished`."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**found, "seconds": round(self.seconds, 4)}
+
+
+class Record:
+    """Gathers."""
+
+    def __init__(self, plan: RoundPlan) -> None:
+        self._plan = plan
+        self.sites: dict[str, SiteRecord] = {}
+        self.rounds: list[RoundRecord] = []
+        self._phases: dict[str, dict[str, Any]] = {}
+
+    def site(self, link: SiteLink) -> SiteRecord:
+        """The record of a site, new if it was not known."""
+        found = self.sites.setdefault(link.site_id, SiteRecord(site_id=link.site_id, name=link.name))
+        found.name = link.name
+        return found
+
+    def phase(self, name: str, seconds: float, bytes_up: int = 0, bytes_down: int = 0) -> None:
+        """Add to a phase."""
+        entry = self._phases.setdefault(name, {"name": name, "seconds": 0.0, "bytes_up": 0, "bytes_down": 0})
+        entry["seconds"] = round(entry["seconds"] + seconds, 4)
+        entry["bytes_up"] += bytes_up
+        entry["bytes_down"] += bytes_down
+
+    def exchange(self, phase: str, result: Result) -> None:
+        """Add an exchange to its phase and to the sites that were asked."""
+        self.phase(phase, result.seconds, result.bytes_up, result.bytes_down)
+        for site_id, answer in result.answers.items():
+            record = self.sites[site_id]
+            record.bytes_up += answer.bytes_up
+            record.bytes_down += answer.bytes_down
+            record.seconds += answer.seconds
+            if answer.code is not None:
+                record.code = str(answer.code)
+
+    def trained(self, number: int, result: Result, *, evaluated: bool, loss: float | None) -> RoundRecord:
+        """Add a round of training."""
+        for site_id, answer in result.answers.items():
+            record = self.sites[site_id]
+            record.rounds[number] = str(answer.status)
+            if answer.bytes_down:
+                # A silent, late or lost site may have trained: it is charged here as it is at home.
+                record.trained += 1
+                record.evaluated += evaluated
+        found = RoundRecord(
+            number=number,
+            outcome=str(result.state.outcome),
+            reason=result.state.reason,
+            participants=len(result.participants),
+            asked=len(result.answers),
+            seconds=result.seconds,
+            bytes_up=result.bytes_up,
+            bytes_down=result.bytes_down,
+            ignored={str(why): count for why, count in result.state.ignored.items()},
+            loss=loss,
+        )
+        self.rounds.append(found)
+        return found
+
+    def evaluation(self, number: int, metric: float | None) -> None:
+        """Add the federated evaluation of the model that round `number` produced."""
+        for found in self.rounds:
+            if found.number == number:
+                found.metric = metric
+
+    def restore(self, trained: Mapping[str, int]) -> None:
+        """Take over what an earlier attempt asked, rounded up: it may have died in the middle of a round."""
+        for site_id, count in trained.items():
+            self.sites[site_id] = SiteRecord(
+                site_id=site_id, name=site_id[:8], trained=count + 1, evaluated=count + 1, statistics=True
+            )
+
+    def charge(self) -> float | None:
+        """Set each site's ε from what it was asked for; returns the largest, None where nothing is private."""
+        if self._plan.privacy.mode == "none":
+            return None
+        known: dict[tuple[Any, ...], float] = {}
+        for record in self.sites.values():
+            part = (record.trained, record.evaluated, record.statistics, record.calibrated)
+            if part not in known:
+                known[part] = _epsilon(self._plan, record)
+            record.epsilon = known[part]
+        return max(known.values(), default=0.0)
+
+    def result(
+        self, *, outcome: str, reason: str, seconds: float, metric: float | None, release: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """The whole document."""
+        plan, task_metric = self._plan, self._plan.task.get("metric", {})
+        spent = [record.epsilon for record in self.sites.values() if record.epsilon is not None]
+        private = plan.privacy.mode != "none"
+        return {
+            "schema": RESULT_SCHEMA,
+            "run_id": plan.run_id,
+            "task": plan.task_name,
+            "plan_hash": plan.hash,
+            "outcome": outcome,
+            "reason": reason,
+            "seconds": round(seconds, 3),
+            "protection": plan.protection.mode,
+            "strategy": plan.strategy.name,
+            "parameters": plan.model.parameters,
+            "metric": {
+                "name": task_metric.get("name", ""),
+                "better": task_metric.get("better", ""),
+                "unit": task_metric.get("unit", ""),
+                "global": metric,
+                "noised": private and plan.privacy.evaluation_noise > 0,
+            },
+            "privacy": {
+                "mode": plan.privacy.mode,
+                "unit": plan.privacy.unit if private else None,
+                "adjacency": plan.privacy.adjacency if private else None,
+                "delta": plan.privacy.delta if private else None,
+                "epsilon_target": plan.privacy.epsilon if private else None,
+                "epsilon_max": max(spent) if spent else None,
+                "noise_multiplier": plan.privacy.noise_multiplier if private else None,
+                "accountant": plan.privacy.accountant if private else None,
+            },
+            "rounds": [found.plain() for found in self.rounds],
+            "sites": [record.plain() for record in sorted(self.sites.values(), key=lambda item: item.name)],
+            "phases": list(self._phases.values()),
+            "release": None if release is None else dict(release),
+        }
+
+
+def _epsilon(plan: RoundPlan, site: SiteRecord) -> float:
+    """ε of everything a site may have released: never less than the truth, as sites that stayed silent are charged."""
+    from fedsite.privacy.accounting import epsilon
+    from fedsite.privacy.spending import spends_of
+
+    privacy = plan.privacy
+    spends = spends_of(
+        noise_multiplier=privacy.noise_multiplier,
+        sampling_rate=plan.local.sampling_rate,
+        steps=plan.local.steps,
+        rounds=site.trained,
+        statistics_noise=privacy.statistics_noise if site.statistics else 0.0,
+        evaluation_noise=privacy.evaluation_noise,
+        evaluations=site.evaluated,
+        calibration_noise=privacy.calibration_noise if site.calibrated else 0.0,
+    )
+    return epsilon(spends, privacy.delta, privacy.accountant)

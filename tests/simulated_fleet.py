@@ -1,0 +1,172 @@
+"""Sites in memory behind the round loop's Link, on a clock of their own: nothing sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsite.protocol import ids, sealing, weights
+from fedsite.protocol.federation import Federation
+from fedsite.protocol.keys import SigningKey
+from fedsite.protocol.messages import Frame
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
+from fedsite.server.coordinator import Coordinator, Publisher
+from fedsite.server.journal import Journal, Reader
+from fedsite.server.link import Failure, SiteLink
+from fedsite.server.runs import Launch, RunDirectory
+from tests.simulated_site import TASK, SimulatedSite
+
+INITIAL = {"w": np.zeros((2, 2), dtype=np.float32), "b": np.zeros(1, dtype=np.float32)}
+LAST_FRAME = 1e9  # seconds: later than any round
+
+
+@dataclass
+class SimulatedClock:
+    """Seconds that pass when somebody waits."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def make_federation(key: SigningKey) -> Federation:
+    """A federation whose certificate nobody reads here."""
+    return Federation(
+        id=key.public.id,
+        name="test",
+        address="localhost:1",
+        ca_certificate="-----BEGIN CERTIFICATE-----\n",
+        signing_key=key.public.text,
+    )
+
+
+class SimulatedFleet:
+    """Implements Link: messages arrive at once, replies after each site's delay."""
+
+    def __init__(self, names: Sequence[str] = ("north", "south", "west")) -> None:
+        self.key = SigningKey.generate()
+        self.federation = make_federation(self.key)
+        self.clock = SimulatedClock()
+        self.all = [SimulatedSite(name, self.federation, target=float(i)) for i, name in enumerate(names, start=1)]
+        self.unreachable: set[str] = set()
+        self.on_send: Callable[[Frame], None] = lambda frame: None
+        self._waiting: list[tuple[float, str, Frame]] = []
+        self._sent = 0
+
+    def __getitem__(self, name: str) -> SimulatedSite:
+        return next(site for site in self.all if site.name == name)
+
+    def sites(self) -> list[SiteLink]:
+        """Those that are online."""
+        return [site.link for site in self.all if site.online]
+
+    def send(self, messages: Sequence[tuple[SiteLink, Frame]], expires_s: float) -> list[str | None]:
+        """Deliver now; what the site answers waits for its time."""
+        found: list[str | None] = []
+        for link, frame in messages:
+            if link.name in self.unreachable:
+                found.append(None)
+                continue
+            self._sent += 1
+            self.on_send(frame)
+            site = self[link.name]
+            for reply in site.receive(frame) if site.online else []:
+                self._waiting.append((self.clock.now + site.delay_s, str(self._sent), reply))
+            found.append(str(self._sent))
+        return found
+
+    def poll(self, message_ids: Collection[str], wait_s: float) -> Iterator[tuple[str, Frame | Failure]]:
+        """Replies that are due, in order; time passes when there is none."""
+        due = min((at for at, message, _ in self._waiting if message in message_ids), default=LAST_FRAME)
+        self.clock.now = max(self.clock.now, min(due, self.clock.now + max(wait_s, 1e-3)))
+        ready = sorted((item for item in self._waiting if item[0] <= self.clock.now), key=lambda item: item[:2])
+        self._waiting = [item for item in self._waiting if item[0] > self.clock.now]
+        for _, message, reply in ready:
+            yield message, reply
+
+    def forget(self, message_ids: Collection[str]) -> None:
+        """Replies to these are dropped."""
+        self._waiting = [item for item in self._waiting if item[1] not in message_ids]
+
+
+@dataclass(kw_only=True)
+class Played:
+    """A run that is over."""
+
+    result: dict[str, Any]
+    events: list[dict[str, Any]]
+    run: RunDirectory
+
+    def kinds(self) -> list[str]:
+        """Kinds of the events, in order."""
+        return [event["kind"] for event in self.events]
+
+
+@dataclass(kw_only=True)
+class Play:
+    """A run over a simulated fleet; fields are edits of the usual plan."""
+
+    fleet: SimulatedFleet
+    folder: Path
+    rounds: RoundsPlan = field(default_factory=lambda: RoundsPlan(count=2, minimum=2, deadline_s=10.0, wait_s=5.0))
+    privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
+    protection: ProtectionPlan = field(default_factory=ProtectionPlan)
+    strategy: StrategyPlan = field(default_factory=StrategyPlan)
+    publish: Publisher | None = None
+    stopping: Callable[[], bool] = lambda: False
+    initial: dict[str, Any] = field(default_factory=lambda: dict(INITIAL))
+    task: dict[str, Any] = field(default_factory=lambda: dict(TASK))
+
+    def plan(self) -> RoundPlan:
+        """The plan of a new run."""
+        return RoundPlan(
+            federation=self.fleet.federation.id,
+            run_id=ids.ulid(),
+            created="2026-01-01T00:00:00Z",
+            task=self.task,
+            model=ModelPlan(name="mlp", init_hash=weights.digest(self.initial), parameters=5),
+            local=LocalPlan(steps=1, sampling_rate=0.5),
+            privacy=self.privacy,
+            protection=self.protection,
+            strategy=self.strategy,
+            rounds=self.rounds,
+        )
+
+    def run(self, attempt: int = 1, again: RunDirectory | None = None) -> Played:
+        """Drive it to its end."""
+        if again is None:
+            plan = self.plan()
+            run = RunDirectory(self.folder / plan.run_id)
+            run.create(plan, self.initial, Launch(trained=tuple(sorted(self.initial))))
+        else:
+            run = again
+        journal = Journal(run.journal_file, run.run_id)
+        coordinator = Coordinator(
+            run=run,
+            link=self.fleet,
+            journal=journal,
+            key=self.fleet.key,
+            run_key=sealing.make_run_key() if self.protection.mode == "sealed" else None,
+            attempt=attempt,
+            publish=self.publish,
+            stopping=self.stopping,
+            clock=self.fleet.clock,
+            wait=self.fleet.clock.wait,
+        )
+        try:
+            result = coordinator.run()
+        finally:
+            journal.close()
+        return Played(result=result, events=Reader(run.journal_file).events(), run=run)
+
+    def with_rounds(self, **changes: Any) -> Play:
+        """The same with other bounds."""
+        return replace(self, rounds=replace(self.rounds, **changes))
