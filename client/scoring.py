@@ -26,7 +26,6 @@ from fedsite.telemetry.dataset import Windows
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task, read_task
 
-BATCH = 1024  # windows scored at once
 TIMED = 500  # windows timed one by one
 SELF_TEST_S = 120.0
 
@@ -69,7 +68,7 @@ def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: 
         raise IntegrityError(f"the release normalises {len(mean)} features", allowed=f"{windows.x.shape[-1]}")
     scaled = loading.normalise(windows, mean, scale, label_scale=float(task.label.scale or 1.0))
     scorer = Scorer(model)
-    given = np.concatenate(list(_batches(scorer, scaled.x)))
+    given = scorer.predict(scaled.x)
     reconstructs = task.loss == "reconstruction"
     judged = metrics.anomaly_score(scaled.x, given) if reconstructs else given
     metric = None
@@ -160,11 +159,6 @@ def _variants(task: Task, everything: bool) -> Iterator[tuple[Task, str, bool]]:
         document["label"]["kind"] = "self" if task.loss == "reconstruction" else "none"
         document["label"]["column"] = None
         yield read_task(document), "all", False
-
-
-def _batches(scorer: Any, x: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(x), BATCH):
-        yield scorer.predict(x[start : start + BATCH])
 
 
 def _latency(scorer: Any, x: NDArray[np.float32]) -> tuple[float, float]:

@@ -1,9 +1,105 @@
-"""`fedsite data`."""
+"""`fedsite data check`: whether this site's data meets a task's contract, before any run asks."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from fedsite.protocol import output
+from fedsite.protocol.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from fedsite.client.settings import Settings
+
+SCHEMA = "fedsite.data-check/1"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
+    group = typer.Typer(no_args_is_help=True, help="This site's telemetry: check.")
+    group.command("check")(check)
+    app.add_typer(group, name="data", rich_help_panel="Site operator")
+
+
+def check(
+    task: Annotated[
+        str | None, typer.Argument(help="Name or file of a task; by default those site.yaml names.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as data.path=FILE.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """Check this site's data against a task: files, columns, ranges, gaps, number of windows."""
+    from fedsite.client import settings
+
+    given = list(overrides or [])
+    if task is not None and "=" in task:
+        given, task = [task, *given], None
+    chosen = settings.load(settings.state_directory(), given)
+    checked = [_check(name, chosen) for name in ([task] if task is not None else _named(chosen))]
+    ok = all(item["ok"] for item in checked)
+    output.emit({"schema": SCHEMA, "ok": ok, "tasks": checked} if json else _text(checked), json)
+    if not ok:
+        raise typer.Exit(int(ExitCode.DATA))
+
+
+def _named(chosen: Settings) -> list[str]:
+    """The tasks that the site's settings name.
+
+    Raises:
+        ConfigError: they name none.
+    """
+    from fedsite.telemetry.task import shipped_names
+
+    names = [*chosen.data.tasks, *(chosen.policy.tasks or ())]
+    if not names:
+        raise ConfigError(
+            "which task? site.yaml names none (data.tasks, policy.tasks)",
+            allowed=", ".join(shipped_names()),
+            next_step="fedsite data check TASK",
+        )
+    return list(dict.fromkeys(names))
+
+
+def _check(name: str, chosen: Settings) -> dict[str, Any]:
+    """One task's findings; the data's own errors are findings, an unknown task is an error."""
+    from fedsite.client import data
+    from fedsite.telemetry import loading
+    from fedsite.telemetry.errors import TaskError, TelemetryError
+    from fedsite.telemetry.task import load_task
+
+    task = load_task(name)
+    where = data.location(chosen, task)
+    value: dict[str, Any] = {"task": task.name, "ok": True, "source": "", "windows": 0, "holdout": 0, "entities": 0}
+    try:
+        value["source"] = data.source_id(task, where)
+        found = loading.load_site(task, where)
+    except TaskError:
+        raise
+    except TelemetryError as error:
+        finding = {
+            "code": str(error.code),
+            "found": error.found,
+            "allowed": error.allowed,
+            "next": error.next_step,
+        }
+        return {**value, "ok": False, "findings": [finding]}
+    value |= {
+        "windows": len(found.train),
+        "holdout": len(found.holdout),
+        "entities": len(set(found.train.entity.tolist())),
+    }
+    return {**value, "overlap": found.overlap, "findings": []}
+
+
+def _text(checked: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for item in checked:
+        counts = f"{item['windows']} training windows, {item['holdout']} held out, {item['entities']} entities"
+        lines.append(f"{item['task']}: {'ok, ' + counts if item['ok'] else 'not ok'}  ({item['source']})")
+        for finding in item["findings"]:
+            lines.append(f"  {finding['code']}: {finding['found']}")
+            lines += [f"  {name}: {finding[name]}" for name in ("allowed", "next") if finding[name]]
+    return lines
