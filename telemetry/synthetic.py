@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.telemetry import synthetic_pump
+from fedsite.telemetry import synthetic_pump, synthetic_ward
 from fedsite.telemetry.errors import TelemetryError
 
 SITES = 50  # that a generator is made for; each has a character of its own
-KINDS = {"pump": synthetic_pump.rows}
+KINDS = {"pump": synthetic_pump.rows, "ward": synthetic_ward.rows}
 
 
 def generate(kind: str, site: int, seed: int) -> dict[str, NDArray[np.generic]]:
