@@ -2,7 +2,7 @@
 
 A monitor stores one set of vital signs every five minutes. Some patients deteriorate: for hours before the event their
 vital signs drift, each kind of deterioration in its own way, on top of circadian rhythm, activity and episodes (pain,
-fever) that look alike and pass. Wards differ in case mix, in their patients' baselines and in the bias of their monitors.
+fever) that look alike and pass. Wards differ in case mix, in their patients' baselines and in their monitors' bias.
 """
 
 from __future__ import annotations
@@ -120,12 +120,7 @@ def _vitals(patients: Patients, rng: np.random.Generator) -> dict[str, Array]:
     healthy = {
         "heart_rate": person(80, 9) + 4 * day + 14 * pain + 9 * fever + 13 * active + _wander(3.5, 0.9, rng),
         "spo2": person(96.6, 0.9) - lungs * person(4.5, 1.0) - 0.8 * active + _wander(0.6, 0.85, rng),
-        "respiratory_rate": person(16, 1.8)
-        + 3 * lungs
-        + 2.5 * pain
-        + 1.5 * fever
-        + 3 * active
-        + _wander(1.4, 0.85, rng),
+        "respiratory_rate": breathing + 2.5 * pain + 1.5 * fever + 3 * active + _wander(1.4, 0.85, rng),
         "systolic_pressure": person(126, 13) + 4 * day + 15 * pain + 6 * active + _wander(5.5, 0.9, rng),
         "temperature": person(36.8, 0.25) + 0.2 * day + 1.1 * fever + _wander(0.1, 0.97, rng),
     }
