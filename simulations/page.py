@@ -69,7 +69,7 @@ def _cards(report: Report) -> str:
         (_metric(report) + ", federated", _value(metric.global_), f"{metric.better} is better"),
         (
             "privacy spent",
-            f"ε = {number(privacy.epsilon_max)}" if private else "not private",
+            f"ε = {_value(privacy.epsilon_max)}" if private else "not private",
             f"per {privacy.unit}, δ = {privacy.delta:g}" if private else "privacy=none: no ε is claimed",
         ),
         (

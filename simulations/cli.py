@@ -1,0 +1,77 @@
+"""The researcher's commands; they join `fedsite` by entry point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PANEL = "Researcher"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `demo` and `report`."""
+    app.command("demo", rich_help_panel=PANEL)(demo)
+    app.command("report", rich_help_panel=PANEL)(report)
+
+
+def demo(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="task=NAME task_file=FILE data.path=FILE sites=N seed=S out=DIR keep=true, and anything `launch` takes: "
+            "privacy=none|sample privacy.epsilon=8 rounds.count=N …",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Run a whole federation on this machine and write runs/demo/report.html."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from fedsite.protocol import documents, output
+    from fedsite.simulations import compare, page
+    from fedsite.simulations import demo as story
+    from fedsite.simulations import report as reports
+
+    arguments = list(overrides or [])
+    console = Console(stderr=True)
+    options = story.read(arguments)
+    played = story.play(options, console)
+    with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as bar:
+        line = bar.add_task("baselines: training central and local-only models", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(line, description=f"baselines: {what}", completed=done, total=total)
+
+        command = " ".join(["fedsite demo", *arguments])
+        value = compare.report(options, played, command, tell)
+    written = reports.save(value, options.out)
+    if as_json:
+        output.emit(documents.parse(reports.encode(value)), True)
+        return
+    console.print(page.verdict(value))
+    if value.privacy.epsilon_max is not None:
+        console.print(
+            f"privacy: ε = {value.privacy.epsilon_max:.3g} per {value.privacy.unit}, δ = {value.privacy.delta:g}"
+        )
+    else:
+        console.print("privacy: none; this run makes no claim")
+    console.print(f"federation: {value.seconds:.0f} s")
+    print(written)
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="A report.json written by `fedsite demo`.")],
+) -> None:
+    """Write report.html again beside a report.json."""
+    from fedsite.protocol import storage
+    from fedsite.simulations import page
+    from fedsite.simulations import report as reports
+
+    value = reports.decode(storage.read(file, limit=64 << 20).strip())
+    target = file.with_suffix(".html")
+    storage.write_atomic(target, page.render(value).encode(), mode=0o644)
+    print(target)

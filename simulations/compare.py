@@ -1,0 +1,184 @@
+"""From what the demo played to the report: baselines, exact figures on every holdout, and the device's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsite.client import work
+from fedsite.models import metrics
+from fedsite.privacy.accounting import group_epsilon
+from fedsite.protocol import documents, weights
+from fedsite.protocol.plan import LocalPlan, RoundPlan
+from fedsite.simulations import baselines, demo
+from fedsite.simulations.report import Metric, Phase, Privacy, Release, Report, Round, Site
+from fedsite.telemetry import loading
+from fedsite.telemetry.dataset import SiteData
+from fedsite.telemetry.statistics import Normalisation
+from fedsite.telemetry.task import Task, read_task
+
+LIMITS = (
+    "DP noise is drawn in floating point from the system's generator and snapped to a grid; the exactness of a discrete sampler is not claimed.",
+    "Timing, message sizes and whether a site took part are not covered.",
+)
+
+
+def report(
+    options: demo.Options,
+    played: demo.Played,
+    command: str,
+    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Report:
+    """Measure and put together; trains the baselines, so it takes about as long as the run."""
+    run, result = played.run, played.run["result"]
+    files = run["files"]
+    plan = RoundPlan.parse(Path(files["plan"]).read_bytes())
+    task = read_task(plan.task)
+    names = sorted(site["name"] for site in result["sites"])
+    places = demo.locations(options, names)
+    sites = {name: loading.load_site(task, places[name]) for name in names}
+    initial = weights.decode(Path(files["initial"]).read_bytes())
+    found = _figures(plan, task, files, sites, initial, tell)
+    return Report(
+        task=task.name,
+        title=task.title or task.name,
+        run_id=plan.run_id,
+        created=demo.created(),
+        seconds=round(played.seconds, 2),
+        protection=plan.protection.mode,
+        outcome=result["outcome"] + (f": {result['reason']}" if result["outcome"] != "completed" else ""),
+        parameters=plan.model.parameters,
+        metric=_metric(task, found, played),
+        privacy=_privacy(plan, result, sites),
+        sites=_sites(result, found, played, sites),
+        rounds=tuple(
+            Round(**{key: item[key] for key in Round.__dataclass_fields__ if key in item}) for item in result["rounds"]
+        ),
+        phases=_phases(result, played),
+        release=_release(result, played),
+        command=command,
+        versions=demo.versions(),
+    )
+
+
+def plain_local(plan: RoundPlan, task: Task) -> LocalPlan:
+    """Local training as the task recommends it without privacy."""
+    return dataclasses.replace(
+        LocalPlan(steps=plan.local.steps, sampling_rate=plan.local.sampling_rate), **task.training.local
+    )
+
+
+def _figures(
+    plan: RoundPlan,
+    task: Task,
+    files: Mapping[str, Any],
+    sites: Mapping[str, SiteData],
+    initial: weights.Arrays,
+    tell: Callable[[str, int, int], None],
+) -> baselines.Figures | None:
+    if not files["checkpoints"]:
+        return None
+    last = Path(files["checkpoints"][-1])
+    federated = weights.decode(last.read_bytes())
+    facts = documents.parse(last.with_suffix(".json").read_bytes())["normalisation"]
+    normalisation = Normalisation(mean=np.array(facts["mean"], np.float32), scale=np.array(facts["scale"], np.float32))
+    # A seed of a private run says nothing of its noise; here it only repeats the baselines' batches.
+    local = plan.local if plan.privacy.mode == "none" else plain_local(plan, task)
+    return baselines.measure(plan, local, sites, initial, federated, normalisation, tell=tell)
+
+
+def _metric(task: Task, found: baselines.Figures | None, played: demo.Played) -> Metric:
+    sums = [score["sums"] for score in played.scores.values() if score.get("sums")]
+    int8 = None
+    if sums:
+        total = {name: np.sum([np.asarray(part[name], np.float64) for part in sums], axis=0) for name in sums[0]}
+        int8 = metrics.value(task.metric, total)
+    return Metric(
+        name=task.metric.name,
+        better=task.metric.better,
+        unit=task.metric.unit,
+        global_=found.federated if found else None,
+        central=found.central if found else None,
+        local_only=found.local_only if found else None,
+        int8=int8,
+        initial=found.initial if found else None,
+        local_only_own=found.local_only_own if found else None,
+        local_only_best=found.local_only_best if found else None,
+    )
+
+
+def _privacy(plan: RoundPlan, result: Mapping[str, Any], sites: Mapping[str, SiteData]) -> Privacy:
+    privacy = plan.privacy
+    if privacy.mode == "none":
+        return Privacy(
+            mode="none", unit=privacy.unit, adjacency=privacy.adjacency, delta=privacy.delta, epsilon_max=None
+        )
+    spent = result["privacy"]["epsilon_max"]
+    group = max(data.overlap for data in sites.values()) if privacy.unit == "window" else None
+    return Privacy(
+        mode=privacy.mode,
+        unit=privacy.unit,
+        adjacency=privacy.adjacency,
+        delta=privacy.delta,
+        epsilon_max=spent,
+        group=group,
+        group_epsilon=None if group is None else group_epsilon(work.spends(plan), privacy.delta, group),
+        limits=LIMITS,
+    )
+
+
+def _sites(
+    result: Mapping[str, Any], found: baselines.Figures | None, played: demo.Played, sites: Mapping[str, SiteData]
+) -> tuple[Site, ...]:
+    figures = {item.name: item for item in found.sites} if found else {}
+    rows = []
+    for site in result["sites"]:
+        name = site["name"]
+        own, score = figures.get(name), played.scores.get(name, {})
+        latency = score.get("latency_ms") or {}
+        rows.append(
+            Site(
+                name=name,
+                windows=len(sites[name].train),
+                outcome="ok" if site["code"] is None else str(site["code"]),
+                epsilon=site["epsilon"],
+                metric=own.federated if own else None,
+                local_only=own.local_only if own else None,
+                central=own.central if own else None,
+                int8=score.get("metric"),
+                verified=site["installed"] == "ok",
+                latency_ms=latency.get("p50"),
+            )
+        )
+    return tuple(rows)
+
+
+def _phases(result: Mapping[str, Any], played: demo.Played) -> tuple[Phase, ...]:
+    """The run's own phases, the set-up before it, and what the clock of the run leaves unexplained as start-up."""
+    around = dict(played.phases)
+    inside = [
+        Phase(name=item["name"], seconds=item["seconds"], bytes=item["bytes_up"] + item["bytes_down"])
+        for item in result["phases"]
+    ]
+    known = sum(phase.seconds for phase in inside)
+    rest = Phase(name="starting and waiting", seconds=round(max(0.0, around.get("run", 0.0) - known), 2))
+    before = Phase(name="set-up and enrolment", seconds=round(around.get("set-up", 0.0), 2))
+    after = Phase(name="scoring on the device", seconds=round(around.get("scoring", 0.0), 2))
+    return (before, *inside, rest, after)
+
+
+def _release(result: Mapping[str, Any], played: demo.Played) -> Release | None:
+    release = result["release"]
+    if release is None:
+        return None
+    return Release(
+        version=str(release["version"]),
+        bytes=int(release["bytes"]),
+        fp32_bytes=int(release["fp32_bytes"]),
+        verified_sites=sum(site["installed"] == "ok" for site in result["sites"]),
+        sha256=str(release.get("sha256", "")),
+    )

@@ -1,0 +1,273 @@
+"""The whole story on one machine: it types the public commands a central team and its sites would type, and reports.
+
+No private path: the server, each agent, each launch and each scoring is a `fedsite …` process with a state directory of its
+own. Only the baselines and the report are made here, from data that is the researcher's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedsite.protocol.errors import ConfigError, UnreachableError
+from fedsite.protocol.shape import nearest
+from fedsite.protocol.storage import private_directory
+from fedsite.simulations.live import View
+from fedsite.simulations.processes import Commands
+from fedsite.telemetry import loading
+from fedsite.telemetry.location import DataLocation
+from fedsite.telemetry.task import Task, load_task
+
+OWN = ("sites", "seed", "out", "data.path", "keep")
+ONLINE_SECONDS = 120.0
+EPSILON = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the demo itself takes; everything else is handed to `fedsite launch` as it is."""
+
+    task: str = "pump"
+    task_file: str | None = None
+    sites: int | None = None  # default: the task's own number
+    seed: int = 0
+    out: Path = Path("runs/demo")
+    data_path: str | None = None  # a file or folder of the task's schema that holds every site
+    keep: bool = False  # keep keys, databases and models below `out`
+    private: bool = True
+    launch: tuple[str, ...] = ()  # overrides for `fedsite launch`
+
+    def load(self) -> Task:
+        """The task that runs.
+
+        Raises:
+            TelemetryError: unknown name (with the nearest), or a task file that is not valid.
+        """
+        return load_task(self.task_file or self.task)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What happened, before it is compared with anything."""
+
+    run: dict[str, Any]  # `fedsite runs show --json`
+    scores: dict[str, dict[str, Any]]  # site name -> `fedsite score --json`
+    phases: tuple[tuple[str, float], ...]
+    seconds: float
+
+
+def read(arguments: Sequence[str]) -> Options:
+    """Sort `key=value` arguments into the demo's own and the launch's.
+
+    Raises:
+        ConfigError: not of that form, or a value of the wrong kind.
+    """
+    own: dict[str, Any] = {}
+    passed = []
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator:
+            raise ConfigError(
+                f"argument {argument!r}", allowed="key=value", next_step="fedsite demo task=pump rounds.count=5"
+            )
+        if key in ("sites", "seed"):
+            own[key] = _whole(key, value)
+        elif key == "out":
+            own["out"] = Path(value)
+        elif key == "data.path":
+            own["data_path"] = value
+        elif key == "keep":
+            own["keep"] = value.lower() in ("1", "true", "yes")
+        else:
+            if key in ("task", "task_file"):
+                own[key] = value
+            if "." not in key and key not in ("task", "task_file", "privacy", "protection", "strategy", "release"):
+                raise ConfigError(
+                    f"override {key}",
+                    allowed=nearest(key, [*OWN, "task", "task_file", "privacy", "rounds.count", "privacy.epsilon"]),
+                    next_step="fedsite demo --help",
+                )
+            passed.append(argument)
+    keys = {item.partition("=")[0]: item.partition("=")[2] for item in passed}
+    private = keys.get("privacy", "sample") != "none"
+    if private:
+        if "privacy" not in keys:
+            passed.append("privacy=sample")
+        if "privacy.epsilon" not in keys:
+            passed.append(f"privacy.epsilon={EPSILON:g}")
+    passed.append(f"seed={own.get('seed', 0)}")
+    return Options(**own, private=private, launch=tuple(passed))
+
+
+def play(options: Options, console: Console) -> Played:
+    """Run the federation, from `server init` to the last score; leaves no process behind.
+
+    Raises:
+        FedsiteError: a command failed; the error is that command's own.
+    """
+    task = options.load()
+    names = _sites(options, task)
+    root = options.out / "state"
+    if root.exists():
+        shutil.rmtree(root)
+    private_directory(root)
+    logs = private_directory(options.out / "logs")
+    commands = Commands(logs)
+    began = time.monotonic()
+    phases: list[tuple[str, float]] = []
+
+    def phase(name: str) -> None:
+        phases.append((name, time.monotonic() - began - sum(seconds for _, seconds in phases)))
+
+    try:
+        server = private_directory(root / "central")
+        homes = {name: private_directory(root / name) for name in names}
+        console.print(f"[bold]{task.title}[/bold]: {len(names)} sites, everything on this machine")
+        port = _free_port()
+        commands.read(server, "server", "init", "--name", "demo", "--address", f"127.0.0.1:{port}")
+        commands.start("server", server, "server", "up")
+        _until_up(commands, server)
+        for name, home in homes.items():
+            token = commands.read(server, "token", "create", "--expires", "1h")["token"]
+            commands.read(home, "join", "--name", name, secret=token)
+            commands.start(name, home, "up", *_site_settings(options, name))
+        _until_online(commands, server, len(names))
+        console.print(f"server on 127.0.0.1:{port} (TLS), {len(names)} agents enrolled and online")
+        phase("set-up")
+        launched = commands.read(server, "launch", *_launch(options, len(names)), "--detach")
+        run_id = str(launched["run_id"])
+        with View(console, task.metric.name) as view:
+            for event in commands.lines(server, "runs", "watch", run_id):
+                view.take(event)
+                if event.get("kind") == "finished":
+                    break
+        run = commands.read(server, "runs", "show", run_id)
+        phase("run")
+        scores = _scores(commands, options, homes, run)
+        phase("scoring")
+        return Played(run=run, scores=scores, phases=tuple(phases), seconds=time.monotonic() - began)
+    finally:
+        commands.stop()
+        if not options.keep:
+            _forget_secrets(root)
+
+
+def versions() -> dict[str, str]:
+    """What the figures were made with."""
+    names = ("fedsite", "flwr", "torch", "opacus", "onnxruntime", "cryptography", "numpy")
+    found = {name: metadata.version(name) for name in names}
+    return {**found, "python": platform.python_version()}
+
+
+def created() -> str:
+    """Now, RFC 3339 in UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def locations(options: Options, names: Sequence[str]) -> dict[str, DataLocation]:
+    """Where each site's data is, as the sites' own settings say."""
+    path = None if options.data_path is None else Path(options.data_path)
+    return {name: DataLocation(path=path, site=name, seed=options.seed) for name in names}
+
+
+def _sites(options: Options, task: Task) -> list[str]:
+    path = None if options.data_path is None else Path(options.data_path)
+    names = loading.site_names(task, DataLocation(path=path, seed=options.seed))
+    wanted = options.sites or task.data.sites or len(names)
+    if task.data.source == "synthetic" and path is None:
+        return [f"{task.data.generator}-{number}" for number in range(wanted)]
+    if wanted > len(names):
+        raise ConfigError(f"sites={wanted}", allowed=f"1 to {len(names)} for task {task.name} and its data")
+    return names[:wanted]
+
+
+def _site_settings(options: Options, name: str) -> list[str]:
+    found = [f"data.site={name}", f"data.seed={options.seed}"]
+    if options.data_path is not None:
+        found.append(f"data.path={Path(options.data_path).absolute()}")
+    if not options.private:
+        # The site's own opt-in to a run that is not private.
+        found.append("policy.require_privacy=false")
+    for override in options.launch:
+        key, _, value = override.partition("=")
+        if key == "privacy.epsilon":
+            found.append(f"policy.epsilon_max={float(value) * 1.001:.6g}")
+    return found
+
+
+def _launch(options: Options, sites: int) -> list[str]:
+    found = list(options.launch)
+    keys = {item.partition("=")[0] for item in found}
+    if not keys & {"task", "task_file"}:
+        found.append(f"task={options.task}")
+    if "rounds.minimum" not in keys:
+        found.append(f"rounds.minimum={min(2, sites)}")
+    return found
+
+
+def _scores(
+    commands: Commands, options: Options, homes: dict[str, Path], run: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, home in homes.items():
+        if (run.get("result") or {}).get("release") is None:
+            break
+        with contextlib.suppress(UnreachableError):
+            found[name] = commands.read(home, "score", *_site_settings(options, name))
+    return found
+
+
+def _until_up(commands: Commands, server: Path) -> None:
+    deadline = time.monotonic() + ONLINE_SECONDS
+    while not (server / "server" / "server.json").exists():
+        commands.check()
+        if time.monotonic() > deadline:
+            raise UnreachableError(f"the server did not come up within {ONLINE_SECONDS:.0f} s")
+        time.sleep(0.1)
+
+
+def _until_online(commands: Commands, server: Path, wanted: int) -> None:
+    deadline = time.monotonic() + ONLINE_SECONDS
+    while True:
+        commands.check()
+        sites = commands.read(server, "sites", "list")["sites"]
+        online = sum(bool(site.get("online")) for site in sites)
+        if online >= wanted:
+            return
+        if time.monotonic() > deadline:
+            raise UnreachableError(f"{online} of {wanted} agents came online within {ONLINE_SECONDS:.0f} s")
+        time.sleep(0.3)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _forget_secrets(root: Path) -> None:
+    """The demo's keys and copies of data have no use after it; what the report needs lies beside them."""
+    for pattern in ("*.key", "*.secret"):
+        for path in root.rglob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _whole(key: str, value: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if number < (1 if key == "sites" else 0):
+        raise ConfigError(f"{key} is {value!r}", allowed="a whole number" + (", 1 or more" if key == "sites" else ""))
+    return number
