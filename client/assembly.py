@@ -68,6 +68,21 @@ def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], by
     return Parts(site=site, handler=handler, worker=worker, outbox=outbox)
 
 
+def running(directory: Path) -> bool:
+    """True while an agent holds the state directory; a file left by kill -9 does not count."""
+    try:
+        handle = os.open(directory / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
     """Hold the state directory: two agents would answer, and spend, twice.

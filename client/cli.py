@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         return output.fail(KeyboardInterrupt(), as_json)
     except BrokenPipeError:
         # The reader of our output (head, less) has seen enough; Python would complain again when flushing at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return int(ExitCode.OK)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(ExitCode.OK)

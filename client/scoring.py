@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.client.slots import MANIFEST, MODEL
-from fedsite.protocol import instants, output, release, storage
+from fedsite.client.slots import read_slot
+from fedsite.protocol import instants, output
 from fedsite.protocol.errors import ExitCode, IntegrityError, RefusalCode
-from fedsite.protocol.release import MAX_BYTES, MAX_MODEL, Manifest
+from fedsite.protocol.release import Manifest
 from fedsite.telemetry.dataset import Windows
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task, read_task
@@ -189,9 +189,7 @@ def main() -> int:
     slot, state = Path(sys.argv[1]), Path(sys.argv[2])
     try:
         federation = site.load_federation(state)
-        manifest = release.verify(storage.read(slot / MANIFEST, limit=MAX_BYTES), federation, instants.now())
-        model = storage.read(slot / MODEL, limit=MAX_MODEL)
-        release.check_model(manifest, model)
+        manifest, model = read_slot(slot, federation, instants.now())
         self_test(manifest, model)
     except Exception as error:
         return output.fail(error, as_json=False)

@@ -26,6 +26,7 @@ class Site:
     name: str
     federation: Federation
     key: SigningKey = field(repr=False)
+    certificate_expires: str = ""  # RFC 3339; empty where it is not known
 
     @property
     def id(self) -> str:
@@ -54,8 +55,14 @@ def load(directory: Path) -> Site:
     federation = load_federation(directory)
     value = _read(directory / SITE, documents.parse)
     key = SigningKey.load(directory / IDENTITY)
-    name = value.get("name", "") if isinstance(value, dict) else ""
-    return Site(directory=directory, name=str(name or key.public.id[:8]), federation=federation, key=key)
+    known = value if isinstance(value, dict) else {}
+    return Site(
+        directory=directory,
+        name=str(known.get("name") or key.public.id[:8]),
+        federation=federation,
+        key=key,
+        certificate_expires=str(known.get("expires") or ""),
+    )
 
 
 def load_federation(directory: Path) -> Federation:

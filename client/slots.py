@@ -116,10 +116,7 @@ class Slots:
     def _open(self, slot: Slot) -> Installed:
         folder = self._folder(slot)
         try:
-            data = storage.read(folder / MANIFEST, limit=MAX_BYTES)
-            manifest = release.verify(data, self._federation, self._clock())
-            model = storage.read(folder / MODEL, limit=MAX_MODEL)
-            release.check_model(manifest, model)
+            manifest, model = read_slot(folder, self._federation, self._clock())
         except FedsiteError as error:
             error.found = f"slot {slot} ({folder}): {error.found}"
             error.next_step = error.next_step or "fedsite model rollback, or ask the central team to deliver it again"
@@ -149,6 +146,18 @@ class Slots:
 
     def _folder(self, slot: Slot) -> Path:
         return self._directory / "slots" / slot
+
+
+def read_slot(folder: Path, federation: Federation, now: datetime) -> tuple[Manifest, bytes]:
+    """The verified manifest and model of a directory.
+
+    Raises:
+        TrustError, IntegrityError, DocumentError: not what the federation signed. StorageError: not readable.
+    """
+    manifest = release.verify(storage.read(folder / MANIFEST, limit=MAX_BYTES), federation, now)
+    model = storage.read(folder / MODEL, limit=MAX_MODEL)
+    release.check_model(manifest, model)
+    return manifest, model
 
 
 def fetch_and_install(
