@@ -59,6 +59,12 @@ def plain(value: Any) -> Any:
     return value
 
 
+def check(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a value out of range; the reader puts the path before the name."""
+    if not low <= value <= high:
+        raise TaskError(f"{name} is {value}", allowed=f"{low} to {high}")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known words as text, with the nearest one to `word` pointed out."""
     names = list(known)

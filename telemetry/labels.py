@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.telemetry.table import Table
-from fedsite.telemetry.task_document import Label
+from fedsite.telemetry.task_learning import Label
 
 
 def of_windows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -37,11 +36,17 @@ def load_table(task: Task, location: DataLocation) -> Table:
     for channel in task.channels:
         width = channel.count or 1
         if channel.name in raw.blocks:
-            values[:, column : column + width] = raw.blocks[channel.name][rows]
+            values[:, column : column + width] = sources_columns.block(
+                raw.blocks[channel.name][rows], channel, raw.origin
+            )
         else:
             for offset, single in enumerate(channel.expand()):
                 extra = joined.get(single.name)
-                numbers = sources_columns.numbers(frame, single, raw.origin) if extra is None else extra
+                numbers = (
+                    sources_columns.numbers(frame, single, raw.units.get(single.name), raw.origin)
+                    if extra is None
+                    else extra
+                )
                 values[:, column + offset] = numbers
         column += width
     table = Table(
@@ -70,9 +75,7 @@ def site_names(task: Task, location: DataLocation) -> list[str]:
     kind, files = sources_files.find(path, task.data.format)
     split = task.split
     needed = [*task.data.where, *([split.column] if split.kind == "column" and split.column else [])]
-    required, _ = _mapped([column, *needed], [], location)
-    raw = _renamed(location, sources_files.read(kind, files, required, [], str(path)))
-    return _sites(task, column, raw)
+    return _sites(task, column, sources_files.read(kind, files, [column, *needed], [], location.columns))
 
 
 def _sites(task: Task, column: str, raw: Raw) -> list[str]:
@@ -117,22 +120,7 @@ def _open(task: Task, location: DataLocation) -> Raw:
                 next_step=CHECK,
                 code=Code.COLUMN,
             )
-    wanted = _mapped(required, optional, location)
-    return _renamed(location, sources_files.read(kind, files, *wanted, str(path)))
-
-
-def _mapped(required: Sequence[str], optional: Sequence[str], location: DataLocation) -> tuple[list[str], list[str]]:
-    names = location.columns
-    return [names.get(name, name) for name in required], [names.get(name, name) for name in optional]
-
-
-def _renamed(location: DataLocation, raw: Raw) -> Raw:
-    """Columns under the task's names; a column that two names share is copied."""
-    mapping = {name: column for name, column in location.columns.items() if column in raw.frame.columns}
-    if not mapping:
-        return raw
-    frame = raw.frame.with_columns([pl.col(column).alias(name) for name, column in mapping.items()])
-    return Raw(frame=frame, blocks=raw.blocks, origin=raw.origin)
+    return sources_files.read(kind, files, required, optional, location.columns)
 
 
 def _select(task: Task, location: DataLocation, raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -10,15 +10,29 @@ from numpy.typing import NDArray
 
 from fedsite.telemetry.errors import CHECK, Code, TelemetryError
 from fedsite.telemetry.schema import Channel
+from fedsite.telemetry.units import conversion, convertible
 
 
-def numbers(frame: pl.DataFrame, channel: Channel, origin: str) -> NDArray[np.float64]:
-    """A channel's readings, NaN where missing.
+def numbers(frame: pl.DataFrame, channel: Channel, unit: str | None, origin: str) -> NDArray[np.float64]:
+    """A channel's readings in its own unit, NaN where missing.
+
+    Args:
+        unit: the unit the file states; None: it states none, so it is taken for the channel's.
 
     Raises:
-        TelemetryError: a value is not a number, or is infinite.
+        TelemetryError: a value is not a number, or infinite; or the unit is not one that can be converted.
     """
     found = values(frame, channel.name, origin)
+    if unit is not None:
+        rule = conversion(unit, channel.unit)
+        if rule is None:
+            raise TelemetryError(
+                f"{origin}: channel {channel.name} is in {unit}",
+                allowed=", ".join(convertible(channel.unit)),
+                next_step=f'say its unit: data.columns.{channel.name}="COLUMN [{channel.unit}]", or {CHECK}',
+                code=Code.UNIT,
+            )
+        found = found * rule[0] + rule[1]
     infinite = np.isinf(found)
     if infinite.any():
         raise TelemetryError(
@@ -28,6 +42,22 @@ def numbers(frame: pl.DataFrame, channel: Channel, origin: str) -> NDArray[np.fl
             code=Code.RANGE,
         )
     return found
+
+
+def block(found: NDArray[np.generic], channel: Channel, origin: str) -> NDArray[np.float32]:
+    """Readings of a numbered channel, [rows, count].
+
+    Raises:
+        TelemetryError: another count, or not numbers.
+    """
+    if found.shape[1] != channel.count or found.dtype.kind not in "biuf":
+        raise TelemetryError(
+            f"{origin}: channel {channel.name} has {found.shape[1]} columns of {found.dtype}",
+            allowed=f"{channel.count} columns of numbers",
+            next_step=CHECK,
+            code=Code.TYPE,
+        )
+    return found.astype(np.float32)
 
 
 def values(frame: pl.DataFrame, name: str, origin: str) -> NDArray[np.float64]:

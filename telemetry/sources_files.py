@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -13,19 +13,26 @@ from numpy.typing import NDArray
 
 from fedsite.telemetry.errors import CHECK, Code, TelemetryError
 from fedsite.telemetry.fields import nearest
+from fedsite.telemetry.units import split_header
 
 FILE_COLUMN = "@file"  # stands for the name of the file a row comes from, without its ending
 SUFFIXES = {"csv": (".csv", ".csv.gz"), "parquet": (".parquet", ".pq"), "npz": (".npz",)}
 NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
+SEPARATORS = ",;\t|"
+_BAD_FILE = (pl.exceptions.PolarsError, OSError, ValueError, EOFError, BadZipFile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """Rows as they stand in the files: single columns, and `blocks` of numbered ones ([rows, count], npz only)."""
+    """Rows as they stand in the files, under the task's names: single columns, and `blocks` of numbered ones.
+
+    `blocks` are arrays [rows, count] (npz only); `units` are those that headers name, by column.
+    """
 
     frame: pl.DataFrame
-    blocks: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     origin: str
+    blocks: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return next((len(block) for block in self.blocks.values()), self.frame.height)
@@ -50,9 +57,9 @@ def find(path: Path, kind: str | None) -> tuple[str, list[Path]]:
         )
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
     found = {name: [item for item in files if item.name.lower().endswith(SUFFIXES[name])] for name in SUFFIXES}
-    if kind is not None and (not path.is_dir() or found[kind]):
-        return kind, found[kind] or files
     present = [name for name, items in found.items() if items]
+    if kind is not None and (found[kind] or not (present or path.is_dir())):
+        return kind, found[kind] or files
     if len(present) != 1:
         what = "holds " + " and ".join(present) + " files" if present else "holds no telemetry file"
         raise TelemetryError(
@@ -61,19 +68,51 @@ def find(path: Path, kind: str | None) -> tuple[str, list[Path]]:
     return present[0], found[present[0]]
 
 
-def read(kind: str, files: Sequence[Path], required: Sequence[str], optional: Sequence[str], origin: str) -> Raw:
-    """Read the named columns of all files, one below the other; `optional` ones only where they are.
+def read(
+    kind: str, files: Sequence[Path], required: Iterable[str], optional: Iterable[str], names: Mapping[str, str]
+) -> Raw:
+    """Read columns of all files, one below the other; `optional` ones only where they are.
+
+    Args:
+        required, optional: the task's names.
+        names: what the file calls them, where that differs; it may name the unit too (`T_oil [degF]`).
 
     Raises:
-        TelemetryError: a file cannot be read, or lacks a required column.
+        TelemetryError: a file cannot be read, lacks a required column, or names another unit than the one before.
     """
+    required = list(dict.fromkeys(name for name in required if name != FILE_COLUMN))
+    wanted = list(dict.fromkeys([*required, *(name for name in optional if name != FILE_COLUMN)]))
+    origin = str(files[0] if len(files) == 1 else files[0].parent)
     if kind == "npz":
-        return _read_npz(files[0], required, optional)
-    frames = [_read_frame(kind, file, required, optional) for file in files]
+        return _read_npz(files[0], required, wanted, names)
+    frames: list[pl.DataFrame] = []
+    units: dict[str, str] = {}
+    for file in files:
+        available = columns(kind, file)
+        found = {name: _match(name, names.get(name, name), available) for name in wanted}
+        for name in required:
+            if found[name] is None:
+                raise missing_column(name, names.get(name, name), available, str(file))
+        for name, match in found.items():
+            unit = None if match is None else match[1]
+            if unit is not None and units.setdefault(name, unit) != unit:
+                raise TelemetryError(
+                    f"{file}: column {name} is in {unit}, in the files before in {units[name]}",
+                    allowed="one unit per column",
+                    next_step=CHECK,
+                    code=Code.UNIT,
+                )
+        chosen = [pl.col(match[0]).alias(name) for name, match in found.items() if match is not None]
+        stem = file.name.partition(".")[0]
+        try:
+            frames.append(_scan(kind, file).select(chosen).collect().with_columns(pl.lit(stem).alias(FILE_COLUMN)))
+        except _BAD_FILE as error:
+            raise _unreadable(file, error) from None
     try:
-        return Raw(frame=pl.concat(frames, how="diagonal_relaxed"), origin=origin)
+        frame = pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
-        raise _unreadable(Path(origin), str(error).partition("\n")[0]) from None
+        raise _unreadable(files[0].parent, error) from None
+    return Raw(frame=frame, units=units, origin=origin)
 
 
 def columns(kind: str, file: Path) -> list[str]:
@@ -87,60 +126,63 @@ def columns(kind: str, file: Path) -> list[str]:
             with np.load(file, allow_pickle=False) as archive:
                 return list(archive.files)
         return _scan(kind, file).collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError, ValueError, EOFError, BadZipFile) as error:
-        raise _unreadable(file, str(error).partition("\n")[0]) from None
+    except _BAD_FILE as error:
+        raise _unreadable(file, error) from None
 
 
-def missing_column(name: str, available: Sequence[str], origin: str) -> TelemetryError:
+def missing_column(name: str, text: str, available: Sequence[str], origin: str) -> TelemetryError:
     """The error of a column that is not there."""
+    called = name if text == name else f"{name} (called {text})"
     return TelemetryError(
-        f"{origin}: column {name} is missing",
-        allowed=f"columns of the file: {nearest(name, sorted(available)[:60])}",
+        f"{origin}: column {called} is missing",
+        allowed=f"columns of the file: {nearest(text, sorted(available)[:60])}",
         next_step=f"data.columns.{name}=ITS_NAME_IN_THE_FILE, or {CHECK}",
         code=Code.COLUMN,
     )
 
 
+def _match(name: str, text: str, available: Sequence[str]) -> tuple[str, str | None] | None:
+    """The file's column for a task's name, and the unit that its header or the site's mapping states."""
+    if text in available:
+        return text, split_header(text)[1] if text != name else None
+    plain, unit = split_header(text)
+    if plain in available:
+        return plain, unit
+    stated = [(column, split_header(column)[1]) for column in available if split_header(column)[0] == plain]
+    return stated[0] if len(stated) == 1 and unit in (None, stated[0][1]) else None
+
+
 def _scan(kind: str, file: Path) -> pl.LazyFrame:
-    if kind == "csv":
-        # Text first: a value that is not a number is then named, not guessed at.
-        return pl.scan_csv(file, infer_schema=False, null_values=NULLS, truncate_ragged_lines=False)
-    return pl.scan_parquet(file)
+    if kind == "parquet":
+        return pl.scan_parquet(file, glob=False)
+    with file.open("rb") as stream:
+        head = b"" if file.name.endswith(".gz") else stream.readline(1 << 16)
+    separator = max(SEPARATORS, key=lambda sign: head.count(sign.encode()))
+    # Text first: a value that is not a number is then named, not guessed at.
+    return pl.scan_csv(file, infer_schema=False, null_values=NULLS, separator=separator, glob=False)
 
 
-def _read_frame(kind: str, file: Path, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
-    available = columns(kind, file)
-    for name in required:
-        if name not in available and name != FILE_COLUMN:
-            raise missing_column(name, available, str(file))
-    wanted = [name for name in dict.fromkeys([*required, *optional]) if name in available]
-    try:
-        frame = _scan(kind, file).select(wanted).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(file, str(error).partition("\n")[0]) from None
-    return frame.with_columns(pl.lit(file.name.partition(".")[0]).alias(FILE_COLUMN))
-
-
-def _read_npz(file: Path, required: Sequence[str], optional: Sequence[str]) -> Raw:
+def _read_npz(file: Path, required: Sequence[str], wanted: Sequence[str], names: Mapping[str, str]) -> Raw:
     try:
         with np.load(file, allow_pickle=False) as archive:
             available = list(archive.files)
-            arrays = {name: archive[name] for name in {*required, *optional} if name in available}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise _unreadable(file, str(error).partition("\n")[0]) from None
+            arrays = {name: archive[names.get(name, name)] for name in wanted if names.get(name, name) in available}
+    except _BAD_FILE as error:
+        raise _unreadable(file, error) from None
     for name in required:
         if name not in arrays:
-            raise missing_column(name, available, str(file))
-    if len({len(array) for array in arrays.values()}) > 1:
-        raise _unreadable(file, "its arrays differ in length")
+            raise missing_column(name, names.get(name, name), available, str(file))
+    if len({array.shape[:1] for array in arrays.values()}) > 1:
+        raise _unreadable(file, ValueError("its arrays differ in length"))
     flat = {name: array for name, array in arrays.items() if array.ndim == 1}
     blocks = {name: array.reshape(len(array), -1) for name, array in arrays.items() if array.ndim > 1}
     return Raw(frame=pl.DataFrame(flat), blocks=blocks, origin=str(file))
 
 
-def _unreadable(file: Path, reason: str) -> TelemetryError:
+def _unreadable(file: Path, error: Exception) -> TelemetryError:
+    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     return TelemetryError(
-        f"{file} cannot be read ({reason[:200]})",
+        f"{file} cannot be read ({reason})",
         allowed="a readable CSV, Parquet or npz file",
         next_step=CHECK,
         code=Code.UNREADABLE,

@@ -85,7 +85,7 @@ def _events(events: Events, path: Path, left: pl.DataFrame, task: Task) -> dict[
 def _table(path: Path, entity: str | None, time: str | None, columns: list[str]) -> pl.DataFrame:
     kind, files = sources_files.find(path, None)
     required = [name for name in (entity, time, *columns) if name]
-    raw = sources_files.read(kind, files, required, [], str(path))
+    raw = sources_files.read(kind, files, required, [], {})
     right = raw.frame.select(columns)
     key = raw.frame[entity].cast(pl.String) if entity else pl.Series([""] * raw.frame.height, dtype=pl.String)
     right = right.with_columns(key.alias("entity"))

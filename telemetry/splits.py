@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.telemetry.errors import CHECK, Code, TaskError, TelemetryError
+from fedsite.telemetry.errors import CHECK, Code, TelemetryError
 from fedsite.telemetry.table import Table
 from fedsite.telemetry.task import Task
 
@@ -60,27 +59,12 @@ def holdout_entities(entities: tuple[str, ...], fraction: float, origin: str) ->
     return np.sort(np.array(order[:count], dtype=np.int64))
 
 
-def moment(value: str | float) -> float:
-    """A cut in units of the time column: a number as it is, a date as seconds since 1970 UTC.
-
-    Raises:
-        TaskError: neither.
-    """
-    if not isinstance(value, str):
-        return float(value)
-    try:
-        date = datetime.fromisoformat(value)
-    except ValueError:
-        raise TaskError(f"split.at is {value!r}", allowed="a number, or a date such as 2016-03-01") from None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-
-
 def _after_cut(table: Table, task: Task, rank: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.bool_]:
     split = task.split
     if split.rows is not None:
         return rank >= split.rows
-    if split.at is not None:
-        return table.time >= moment(split.at)
+    if split.moment is not None:
+        return table.time >= split.moment
     return rank >= np.ceil((1.0 - split.fraction) * count)
 
 

@@ -16,19 +16,8 @@ from fedsite.telemetry import fields, yaml_text
 from fedsite.telemetry.errors import TaskError
 from fedsite.telemetry.feature_names import derived_bounds, derived_names
 from fedsite.telemetry.schema import Channel, Rate
-from fedsite.telemetry.task_document import (
-    Context,
-    Data,
-    Events,
-    Feature,
-    Label,
-    Metric,
-    Model,
-    Release,
-    Split,
-    Training,
-    Window,
-)
+from fedsite.telemetry.task_document import Context, Data, Events, Feature, Window
+from fedsite.telemetry.task_learning import Label, Metric, Model, Release, Split, Training
 
 Loss = Literal["mse", "cross_entropy", "binary_cross_entropy", "reconstruction"]
 
