@@ -2,7 +2,8 @@
 
 Source: Cho et al. 2014, arXiv 1406.1078, in the variant of cuDNN (the reset gate acts after the matrix product), so
 that weights of `torch.nn.GRU` fit: `input` is [weight_ih, bias_ih], `recurrent` is [weight_hh, bias_hh], gates r, z, n.
-Written out because a Linear has per-example gradients, and because the unrolled graph quantizes: every product is int8.
+Written out because a Linear has per-example gradients, and because its step exports as the body of one ONNX Scan, which
+quantizes like any other graph whatever the window's length.
 
 Shapes: N windows, T time steps, F features, H hidden, O outputs.
 """
@@ -29,21 +30,34 @@ class Layer(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x_ntf: Tensor) -> list[Tensor]:
-        """[N, T, F] to the hidden state after each step, T times [N, H]."""
+    def step(self, state_nh: Tensor, driven_n3h: Tensor) -> Tensor:
+        """The next state [N, H]; `driven` is what the input contributes to the three gates."""
+        reset_in, update_in, new_in = driven_n3h.chunk(3, 1)
+        reset_state, update_state, new_state = self.recurrent(state_nh).chunk(3, 1)
+        reset = torch.sigmoid(reset_in + reset_state)
+        update = torch.sigmoid(update_in + update_state)
+        new = torch.tanh(new_in + reset * new_state)
+        return new + update * (state_nh - new)
+
+    def forward(self, x_ntf: Tensor) -> Tensor:
+        """[N, T, F] to the hidden state after each step [T, N, H]."""
         # One product for all steps; only the recurrent one is sequential.
-        driven = self.input(x_ntf).unbind(1)
-        state = torch.zeros_like(driven[0][:, : self.hidden])
-        states = []
-        for step in driven:
-            reset_in, update_in, new_in = step.chunk(3, 1)
-            reset_state, update_state, new_state = self.recurrent(state).chunk(3, 1)
-            reset = torch.sigmoid(reset_in + reset_state)
-            update = torch.sigmoid(update_in + update_state)
-            new = torch.tanh(new_in + reset * new_state)
-            state = new + update * (state - new)
-            states.append(state)
-        return states
+        driven_tn3h = self.input(x_ntf).transpose(0, 1)
+        state = torch.zeros_like(driven_tn3h[0, :, : self.hidden])
+        if torch.compiler.is_exporting():
+            from torch._higher_order_ops.scan import scan
+
+            def body(state: Tensor, driven: Tensor) -> tuple[Tensor, Tensor]:
+                after = self.step(state, driven)
+                return after, after.clone()
+
+            states: Tensor = scan(body, state, driven_tn3h, dim=0)[1]
+            return states
+        steps = []
+        for driven in driven_tn3h.unbind(0):
+            state = self.step(state, driven)
+            steps.append(state)
+        return torch.stack(steps)
 
 
 class GRU(nn.Module):
@@ -62,16 +76,16 @@ class GRU(nn.Module):
 
     def __init__(self, settings: Options, *, time: int, features: int, outputs: int) -> None:
         super().__init__()
-        # The graph is unrolled: a long window makes a long graph.
-        options.between("the window's length for gru", time, 1, 256)
+        del time  # the same step at any length
         widths = (features, *(settings.hidden,) * settings.layers)
         self.layers = nn.ModuleList(Layer(inputs, settings.hidden) for inputs in widths[:-1])
         self.head = nn.Linear(settings.hidden, outputs)
 
     def forward(self, x_ntf: Tensor) -> Tensor:
         """[N, T, F] to [N, O]."""
-        states: list[Tensor] = []
-        for index, layer in enumerate(self.layers):
-            states = layer(torch.stack(states, 1) if index else x_ntf)
-        y_no: Tensor = self.head(states[-1])
+        y_ntf = x_ntf
+        for layer in self.layers:
+            states_tnh = layer(y_ntf)
+            y_ntf = states_tnh.transpose(0, 1)
+        y_no: Tensor = self.head(states_tnh[-1])
         return y_no

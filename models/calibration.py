@@ -1,0 +1,217 @@
+"""Activation ranges for int8 without central data: sites add counts over fixed public bins, the centre reads ranges.
+
+Counts add up over sites and can carry noise; minima and maxima could do neither. A privacy unit puts one count into
+each row (the bin of its largest value, of minus its smallest) and one into the score histogram: `sensitivity`.
+
+Shapes: T tensors to be quantized, B bins; `positive`, `negative` [T, B], `score` [B].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.models import metrics
+from fedsite.protocol.errors import DataError, IntegrityError
+
+Floats = NDArray[np.float64]
+Ranges = dict[str, tuple[float, float]]
+
+_PER_OCTAVE = 4  # a range is at most 19 % wider than the data: a quarter of a bit
+_OCTAVES = 12
+EDGES: Floats = np.exp2(np.arange(-_OCTAVES * _PER_OCTAVE, _OCTAVES * _PER_OCTAVE + 1) / _PER_OCTAVE)
+BINS = len(EDGES) + 1  # bin b holds EDGES[b-1] < value <= EDGES[b]; bin 0 also holds zero and less
+
+TAP = "tap_"
+_BATCH = 256  # windows
+_NOISY_MARGIN = 1.5  # what noise hides lies above what it shows; clipping hurts int8 more than a range too wide
+_MISTAKE = 0.05  # chance that noise alone shifts any of the ranges upward
+
+
+def with_taps(data: bytes) -> tuple[bytes, list[str]]:
+    """The graph with every tensor that int8 will touch as one more output, and those tensors' names. Needs `onnx`."""
+    from fedsite.models import taps
+
+    return taps.add(data)
+
+
+def counts(
+    graph: bytes,
+    names: list[str],
+    x: NDArray[np.floating],
+    *,
+    unit: NDArray[np.integer] | None = None,
+    scores: bool = False,
+    isolated: bool = True,
+) -> dict[str, Floats]:
+    """What one site adds to the calibration.
+
+    Args:
+        graph: of `with_taps`.
+        names: of `with_taps`.
+        x: normalised training windows [windows, time, feature].
+        unit: the entity of each window when the privacy unit is the entity; None: each window is a unit.
+        scores: also the histogram of each unit's largest anomaly score (the graph is an autoencoder).
+        isolated: run each unit alone, so that whatever the graph does, one unit changes its own counts only. A private
+            run needs it; without privacy batches are faster, and the ranges are the same.
+
+    Raises:
+        IntegrityError: the graph is not ONNX or lacks a tap.
+    """
+    groups = _groups(len(x), unit, isolated)
+    high, low, largest = _extremes(graph, names, x, groups, scores)
+    found = {"positive": _one_hot(high), "negative": _one_hot(-low)}
+    if not scores:
+        return found
+    if not isolated and unit is not None:
+        _, owner = np.unique(unit, return_inverse=True)
+        top = np.zeros(int(owner.max(initial=-1)) + 1)
+        np.maximum.at(top, owner, np.concatenate(largest) if largest else np.zeros(0))
+        return found | {"score": _one_hot(top[None])[0]}
+    tops = [batch.max(keepdims=True) for batch in largest] if isolated else largest
+    return found | {"score": _one_hot(np.concatenate(tops or [np.zeros(0)])[None])[0]}
+
+
+def sensitivity(tensors: int, *, scores: bool) -> float:
+    """L2 change of all counts together when one privacy unit is added or removed: one count in each of their rows."""
+    return math.sqrt(2 * tensors + (1 if scores else 0))
+
+
+def ranges(total: Mapping[str, NDArray[np.floating]], names: list[str], *, noise: float = 0.0) -> Ranges:
+    """Each tensor's range from summed counts; a tensor of which noise hides everything is left out.
+
+    Args:
+        total: summed `positive` and `negative`, perhaps noised.
+        names: of `with_taps`.
+        noise: standard deviation of the noise on each summed count; 0: counts are exact.
+
+    Raises:
+        DataError: the counts have another shape.
+    """
+    rows = {key: np.asarray(total[key], np.float64) for key in ("positive", "negative")}
+    for key, value in rows.items():
+        if value.shape != (len(names), BINS):
+            raise DataError(f"calibration counts {key} of shape {list(value.shape)}", allowed=f"[{len(names)}, {BINS}]")
+    floor = noise * math.sqrt(2 * math.log(2 * max(len(names), 1) * BINS / _MISTAKE))
+    found: Ranges = {}
+    for index, name in enumerate(names):
+        high = _reach(rows["positive"][index], floor)
+        low = _reach(rows["negative"][index], floor)
+        if high is None or low is None:
+            continue
+        found[name] = (-low, max(high, EDGES[0] if low == 0 else 0.0))
+    return found
+
+
+def estimate(graph: bytes, names: list[str], x: NDArray[np.floating]) -> Ranges:
+    """Ranges seen on inputs that are nobody's data (`synthetic_inputs`): weaker than counts from the sites."""
+    high, low, _ = _extremes(graph, names, x, _groups(len(x), None, False), scores=False)
+    return {
+        name: (min(0.0, float(low[row].min())), max(float(EDGES[0]), float(high[row].max())))
+        for row, name in enumerate(names)
+    }
+
+
+def threshold(
+    score: NDArray[np.floating], *, quantile: float = 0.99, factor: float = 1.5, noise: float = 0.0
+) -> float | None:
+    """The alarm threshold: `factor` times the `quantile` of the units' largest scores; None when noise hides it.
+
+    With noise the quantile is where the counts above fall to what is asked or to what noise can hide.
+    """
+    row = np.asarray(score, np.float64)
+    above = np.cumsum(row[::-1])[::-1]
+    hidden = noise * math.sqrt(2 * math.log(BINS / _MISTAKE)) * np.sqrt(np.arange(BINS, 0, -1))
+    total = float(above[0])
+    if not total > hidden[0] or total <= 0:
+        return None
+    allowed = np.maximum((1.0 - quantile) * total, hidden)
+    # Counts in bins 0..b-1 lie at or below EDGES[b-1]: the first b whose tail is small enough.
+    index = int(np.argmax(above <= allowed)) if (above <= allowed).any() else BINS - 1
+    if noise == 0 and index > 0 and row[index - 1] > 0:
+        inside = (above[index - 1] - allowed[index - 1]) / row[index - 1]
+        upper = EDGES[min(index - 1, len(EDGES) - 1)]
+        return float(factor * upper * 2 ** (-(1.0 - min(inside, 1.0)) / _PER_OCTAVE))
+    return float(factor * EDGES[min(max(index - 1, 0), len(EDGES) - 1)])
+
+
+def synthetic_inputs(
+    minimum: NDArray[np.floating], maximum: NDArray[np.floating], time: int, *, count: int = 256, seed: int = 0
+) -> NDArray[np.float32]:
+    """Windows drawn inside public bounds, never from anybody's data: levels, slow drifts and noise of several sizes.
+
+    minimum, maximum: [feature] schema ranges after normalisation. Returns [count, time, feature], the same for a seed.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    low, high = np.asarray(minimum, np.float64), np.asarray(maximum, np.float64)
+    shape = (count, 1, len(low))
+    # Normalised data has unit scale; schema bounds may lie far outside what is ever seen.
+    level = rng.normal(size=shape)
+    drift = rng.normal(size=shape) * np.linspace(-0.5, 0.5, time)[None, :, None]
+    wobble = rng.normal(size=(count, time, len(low))) * rng.uniform(0.05, 1.0, size=(count, 1, 1))
+    return np.clip(level + drift + wobble, low, high).astype(np.float32)
+
+
+def _groups(windows: int, unit: NDArray[np.integer] | None, isolated: bool) -> list[NDArray[np.int64]]:
+    if not isolated:
+        return [np.arange(start, min(start + _BATCH, windows)) for start in range(0, windows, _BATCH)]
+    if unit is None:
+        return [np.array([index]) for index in range(windows)]
+    return [np.flatnonzero(unit == entity) for entity in np.unique(unit)]
+
+
+def _extremes(
+    graph: bytes, names: list[str], x: NDArray[np.floating], groups: list[NDArray[np.int64]], scores: bool
+) -> tuple[Floats, Floats, list[Floats]]:
+    """Largest and smallest value of each tensor in each group [T, groups], and each group's window scores."""
+    from fedsite.models import runtime
+
+    session = runtime.session(graph)
+    outputs = [item.name for item in session.get_outputs()]
+    missing = [name for name in names if f"{TAP}{name}" not in outputs]
+    if missing:
+        raise IntegrityError(f"calibration graph lacks tensor {missing[0]}", allowed=", ".join(outputs))
+    wanted = [f"{TAP}{name}" for name in names] + ([outputs[0]] if scores else [])
+    source = session.get_inputs()[0].name
+    high = np.full((len(names), len(groups)), -np.inf)
+    low = np.full((len(names), len(groups)), np.inf)
+    all_scores = []
+    for column, members in enumerate(groups):
+        group_scores = []
+        for start in range(0, len(members), _BATCH):
+            batch = np.ascontiguousarray(x[members[start : start + _BATCH]], np.float32)
+            values: list[Any] = session.run(wanted, {source: batch})
+            for row in range(len(names)):
+                # NaN counts as out of range on both sides.
+                high[row, column] = max(high[row, column], np.nan_to_num(values[row].max(), nan=np.inf))
+                low[row, column] = min(low[row, column], np.nan_to_num(values[row].min(), nan=-np.inf))
+            if scores:
+                group_scores.append(np.nan_to_num(metrics.anomaly_score(batch, values[-1]), nan=np.inf))
+        all_scores.append(np.concatenate(group_scores) if scores else np.zeros(len(members)))
+    return high, low, all_scores
+
+
+def _one_hot(values: Floats) -> Floats:
+    """Counts per bin. values: [rows, values]; returns [rows, B]."""
+    bins = np.searchsorted(EDGES, values, side="left")
+    return np.array([np.bincount(row, minlength=BINS) for row in bins], np.float64).reshape(len(values), BINS)
+
+
+def _reach(row: Floats, floor: float) -> float | None:
+    """Upper edge of the highest bin whose tail stands out of the noise; 0 for the bin of zero; None when none does."""
+    if floor == 0:
+        seen = np.flatnonzero(row > 0)
+        return None if not len(seen) else _upper(int(seen[-1]))
+    tail = np.cumsum(row[::-1])[::-1]
+    seen = np.flatnonzero(tail > floor * np.sqrt(np.arange(BINS, 0, -1)))
+    if not len(seen):
+        return None
+    return _upper(int(seen[-1])) * _NOISY_MARGIN
+
+
+def _upper(index: int) -> float:
+    return 0.0 if index == 0 else float(EDGES[min(index, len(EDGES) - 1)])
