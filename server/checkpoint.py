@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, shape, storage, weights
 from fedsite.protocol.errors import IntegrityError, StorageError
 from fedsite.server.strategies.strategy import ServerState
 
-SCHEMA = "fedsite.checkpoint/1"
+SCHEMA: Final = "fedsite.checkpoint/1"
 # Older checkpoints go once all together are larger than this; the newest two stay.
 KEEP_BYTES = 1 << 30
 MAX_BYTES = 4 << 30

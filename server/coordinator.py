@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedsite.protocol import documents, storage
 from fedsite.protocol.errors import FedsiteError
@@ -30,6 +30,9 @@ from fedsite.server.strategies.strategy import ServerState
 from fedsite.server.training import Model, Training
 from fedsite.telemetry.task import read_task
 
+if TYPE_CHECKING:
+    from fedsite.server.release import Candidate
+
 __all__ = ["Coordinator", "Failure", "Link", "Publisher", "SiteLink"]
 
 FINISH_S = 5.0  # sites have this long to say that they heard of the end, seconds
@@ -38,12 +41,24 @@ _log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
-    """Makes a release of the last model and has the sites install it."""
+    """Makes a release of the last model and has the sites install it (publication.Publication)."""
 
-    def __call__(
+    def make(
         self, session: Session, cohort: Cohort, model: Model, normalisation: Mapping[str, list[float]]
+    ) -> Candidate:
+        """The int8 model, unsigned."""
+
+    def deliver(
+        self,
+        session: Session,
+        cohort: Cohort,
+        candidate: Candidate,
+        normalisation: Mapping[str, list[float]],
+        *,
+        fp32: float | None,
+        int8: float | None,
     ) -> Mapping[str, Any]:
-        """Returns the `release` part of the result; raises FedsiteError when there can be none."""
+        """Returns the `release` part of the result."""
 
 
 class Coordinator:
@@ -169,9 +184,19 @@ class Coordinator:
             model = training.run(model)
         finally:
             self._model = training.model
-        training.judge(model)
-        if plan.release.enabled and self._publish is not None and model.round > 0:
-            self._release = self._publish(session, self._cohort, model, normalisation)
+        if not plan.release.enabled or self._publish is None or model.round == 0:
+            training.judge(model)
+            return
+        try:
+            candidate = self._publish.make(session, self._cohort, model, normalisation)
+        except FedsiteError:
+            # The run has a model even where it has no release: say how good it is.
+            training.judge(model)
+            raise
+        int8 = training.judge(model, candidate.int8)
+        self._release = self._publish.deliver(
+            session, self._cohort, candidate, normalisation, fp32=model.metric, int8=int8
+        )
 
     def _start(self) -> tuple[Model, dict[str, list[float]]]:
         """The newest checkpoint and its normalisation, or the initial model."""

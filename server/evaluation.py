@@ -15,6 +15,7 @@ from fedsite.telemetry.statistics import Normalisation, Sums, schema_normalisati
 from fedsite.telemetry.task import Task
 
 EVALUATION = "evaluation/"
+PARITY = "parity/"  # the same sums of the int8 model
 STATISTICS = "statistics/"
 _REFERENCE = "reference"
 
@@ -66,12 +67,9 @@ def statistics_shapes(task: Task) -> dict[str, Shape]:
 def evaluation_shapes(task: Task) -> tuple[dict[str, Shape], dict[str, Shape]]:
     """Required and optional arrays of an evaluation: those of a site without windows."""
     name = task.metric.name
-    if name in metrics.REGRESSION:
-        prediction, target = np.zeros((0, task.outputs)), np.zeros((0, task.outputs))
-    elif name in metrics.CLASSES:
-        prediction, target = np.zeros((0, task.outputs)), np.zeros(0, dtype=np.int64)
-    else:
-        prediction, target = np.zeros(0), np.zeros(0, dtype=np.int64)
+    ranking = name not in metrics.REGRESSION and name not in metrics.CLASSES
+    prediction: NDArray[np.float64] = np.zeros(0) if ranking else np.zeros((0, task.outputs))
+    target: NDArray[Any] = prediction if name in metrics.REGRESSION else np.zeros(0, dtype=np.int64)
     empty = metrics.sums(task.metric, prediction, target)
     required = {EVALUATION + key: value.shape for key, value in empty.items() if key != _REFERENCE}
     optional: dict[str, Shape] = {}

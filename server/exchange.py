@@ -13,7 +13,7 @@ from typing import Any
 from fedsite.protocol import instants, signing, weights
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame, Header, Kind, ReplyHeader
+from fedsite.protocol.messages import Frame, Header, Kind, ReplyHeader, read_header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import rounds
@@ -186,7 +186,7 @@ class _Asking:
             if message is None:
                 self._lost(site, "could not be sent")
             else:
-                asked = signing.read_header(frame.header)
+                asked = read_header(frame.header)
                 self._sent[message] = _Sent(site=site, header=frame.header, asked=asked, size=down)
 
     def _receive(self) -> None:

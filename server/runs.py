@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, ids, shape, storage, weights
 from fedsite.protocol.errors import ConfigError, IntegrityError
@@ -13,7 +13,7 @@ from fedsite.protocol.plan import RoundPlan
 from fedsite.server import checkpoint
 from fedsite.server.journal import FILE, Journal, Reader
 
-LAUNCH_SCHEMA = "fedsite.launch/1"
+LAUNCH_SCHEMA: Final = "fedsite.launch/1"
 RESULT_SCHEMA = "fedsite.result/1"
 MAX_MODEL = 4 << 30  # bytes
 State = Literal["launched", "running", "completed", "failed", "stopped"]

@@ -83,26 +83,41 @@ class Training:
             self.model = model = model if following is None else following
         return model
 
-    def judge(self, model: Model) -> None:
-        """Have the sites evaluate a model that no round will carry."""
+    def judge(self, model: Model, int8: bytes | None = None) -> float | None:
+        """Have the sites evaluate a model that no round will carry; returns the metric of `int8`, if it was measured.
+
+        The int8 graph travels along without privacy only: under it a second evaluation would be a second spend.
+        """
         if model.judged or model.round == 0 or not evaluation.evaluates(self._session.plan):
-            return
-        total = Total(EVALUATION)
+            return None
+        total, quantized = Total(EVALUATION), Total(evaluation.PARITY)
+        private = self._session.plan.privacy.mode != "none"
+        graph = {} if int8 is None or private else {"graph": int8}
+        twins = {**self._required, **self._optional} if graph else {}
+        optional = self._optional | {name.replace(EVALUATION, evaluation.PARITY): twins[name] for name in twins}
         question = Question(
             kind="evaluate",
             round=model.round,
             rules=self._session.rules(),
             body={"normalisation": self._normalisation},
-            blobs={"model": model.encoded},
+            blobs={"model": model.encoded, **graph},
             model_hash=model.hash,
-            expected=Expected(required=self._required, optional=self._optional),
+            expected=Expected(required=self._required, optional=optional),
         )
+
+        def take(_site: SiteLink, _reply: ReplyHeader, values: weights.Arrays) -> None:
+            total.add(values)
+            quantized.add(values)
+
         sites = self._cohort.everybody()
-        result = self._session.ask("evaluate", question, sites, lambda _site, _reply, values: total.add(values))
+        result = self._session.ask("evaluate", question, sites, take)
         for site_id, answer in result.answers.items():
             self._session.record.sites[site_id].evaluated += answer.bytes_down > 0
-        if result.state.outcome != "abandoned":
-            self._judged(model, total)
+        if result.state.outcome == "abandoned":
+            return None
+        self._judged(model, total)
+        # The two figures are compared, so they are of the same sites.
+        return evaluation.value(self._session.task, quantized) if quantized.count == total.count else None
 
     def _round(self, number: int, model: Model) -> Model | None:
         """One round; None when it was abandoned."""

@@ -247,20 +247,14 @@ def test_evaluate_every_and_the_last_model(play: Play, fleet: SimulatedFleet) ->
 
 
 def test_a_release_that_cannot_be_made_fails_the_run_with_its_reason(play: Play) -> None:
-    def publish(*_: Any) -> dict[str, Any]:
-        raise FedsiteError("no release today")
-
-    play.publish = publish
+    play.publish = Broken(FedsiteError("no release today"))
     result = play.run().result
     assert (result["outcome"], result["reason"]) == ("failed", "no release today")
     assert result["metric"]["global"] is not None
 
 
 def test_a_defect_is_an_outcome_too(play: Play) -> None:
-    def publish(*_: Any) -> dict[str, Any]:
-        raise KeyError("x")
-
-    play.publish = publish
+    play.publish = Broken(KeyError("x"))
     result = play.run().result
     assert result["outcome"] == "failed"
     assert "KeyError" in result["reason"]
@@ -282,6 +276,19 @@ def test_a_diverged_model_is_not_kept(play: Play, fleet: SimulatedFleet) -> None
     assert result["outcome"] == "failed"
     assert "is not finite after round 1" in result["reason"]
     assert checkpoint.latest(play.folder / result["run_id"] / "checkpoints") is None
+
+
+class Broken:
+    """Publishes nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def make(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+    def deliver(self, *_: Any, **__: Any) -> Any:
+        raise self.error
 
 
 def _round(frame: Any) -> int:
