@@ -26,6 +26,12 @@ class Code(StrEnum):
     CLASS = "class"
     SITE = "site-unknown"
     TOO_FEW = "too-few-windows"
+    SPARSE = "missing-values"
+    CONSTANT = "constant"
+    RATE = "sampling-rate"
+    GAPS = "gaps"
+    BALANCE = "label-balance"
+    STALE = "stale"
 
 
 class TelemetryError(Exception):

@@ -23,13 +23,13 @@ def load_table(task: Task, location: DataLocation) -> Table:
     Raises:
         TelemetryError: whatever is wrong with the files, columns, values or the site's name.
     """
-    raw = _open(task, location)
-    rows, held = _select(task, location, raw)
+    raw = open_raw(task, location)
+    rows, held = select(task, location, raw)
     if not len(rows):
         raise TelemetryError(f"{raw.origin}: no rows for site {location.site}", next_step=CHECK, code=Code.TOO_FEW)
     frame = raw.frame[rows] if raw.frame.height else raw.frame
     time = sources_columns.times(frame, task.data.time, len(rows), raw.origin)
-    names, entity = _entities(task, frame, len(rows), location)
+    names, entity = entities(task, frame, len(rows), location)
     joined = sources_joins.join(task, location.folder(task), frame, names, entity, time)
     values = np.empty((len(rows), len(task.channel_names)), dtype=np.float32)
     column = 0
@@ -87,8 +87,13 @@ def _sites(task: Task, column: str, raw: Raw) -> list[str]:
     return sorted((str(name) for name in names if name is not None), key=_natural)
 
 
-def _open(task: Task, location: DataLocation) -> Raw:
-    split, data = task.split, task.data
+def open_raw(task: Task, location: DataLocation) -> Raw:
+    """Every column the task reads, of all rows, as it stands in the files or comes from the generator.
+
+    Raises:
+        TelemetryError: the files are missing or unreadable, or lack a column.
+    """
+    data = task.data
     if data.source == "synthetic" and location.path is None:
         from fedsite.telemetry import synthetic
 
@@ -96,6 +101,26 @@ def _open(task: Task, location: DataLocation) -> Raw:
         return Raw(frame=pl.DataFrame(generated), origin=f"synthetic {data.generator}")
     path = location.source(task)
     kind, files = sources_files.find(path, data.format)
+    required, optional = needed(task, location, kind)
+    known = {*required, *optional}
+    for name in location.columns:
+        if name not in known:
+            raise TelemetryError(
+                f"data.columns.{name} names no column of task {task.name}",
+                allowed=nearest(name, sorted(known)),
+                next_step=CHECK,
+                code=Code.COLUMN,
+            )
+    return sources_files.read(kind, files, required, optional, location.columns)
+
+
+def needed(task: Task, location: DataLocation, kind: str) -> tuple[list[str], list[str]]:
+    """The task's names of the columns it cannot do without, and of those it reads where they are.
+
+    Args:
+        kind: the files' format.
+    """
+    split, data = task.split, task.data
     required = [*data.entity_columns, *([data.time] if data.time else [])]
     joined = sources_joins.names(task)
     for channel in task.channels:
@@ -111,19 +136,10 @@ def _open(task: Task, location: DataLocation) -> Raw:
     optional += data.where
     if data.site_column:
         (required if location.path is None else optional).append(data.site_column)
-    known = {*required, *optional}
-    for name in location.columns:
-        if name not in known:
-            raise TelemetryError(
-                f"data.columns.{name} names no column of task {task.name}",
-                allowed=nearest(name, sorted(known)),
-                next_step=CHECK,
-                code=Code.COLUMN,
-            )
-    return sources_files.read(kind, files, required, optional, location.columns)
+    return required, optional
 
 
-def _select(task: Task, location: DataLocation, raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def select(task: Task, location: DataLocation, raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Rows of the site, and which of them are held out where a column says so."""
     column, split = task.data.site_column, task.split
     mine = _mask(raw.frame, _kept(task, raw)) if raw.frame.height else np.ones(len(raw), dtype=bool)
@@ -164,9 +180,14 @@ def _resolve(names: list[str], location: DataLocation, origin: str) -> str:
     )
 
 
-def _entities(
+def entities(
     task: Task, frame: pl.DataFrame, count: int, location: DataLocation
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Names of the entities, in natural order, and each row's index into them.
+
+    Raises:
+        TelemetryError: a row without an entity.
+    """
     columns = task.data.entity_columns
     if not columns:
         return (str(location.site if location.site is not None else "site"),), np.zeros(count, dtype=np.int64)
