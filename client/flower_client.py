@@ -14,11 +14,13 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError, UnreachableError
+from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError, UnreachableError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import NodeKey
 
 WAIT_HEADER = "fedsite-wait"  # seconds the server may hold an empty pull
+REFUSED_HEADER = "fedsite-refused"  # on the answers of the server's guard, so that they are not taken for Flower's
+NOT_ALLOWED = (400, 403, 404, 409, 412, 422)  # what Flower answers when its state forbids a call
 TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 70.0  # below the server's, so that the site's end closes first
 CLOCK_TOLERANCE_S = 5.0  # Flower refuses signatures from further in the future
@@ -133,6 +135,7 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
     Raises:
         UnreachableError: no connection, no answer, or the server is in trouble.
         TrustError: one end does not accept the other's certificate or key.
+        IntegrityError: the run it is about is over.
     """
     address = connection.federation.address
     try:
@@ -140,7 +143,7 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
     except FedsiteError:
         raise
     except httpx.HTTPStatusError as error:
-        if error.response.status_code in pass_status:
+        if error.response.status_code in pass_status and REFUSED_HEADER not in error.response.headers:
             raise
         raise status_error(error.response, address) from None
     except (httpx.HTTPError, OSError, RuntimeError) as error:
@@ -183,6 +186,8 @@ def status_error(answer: httpx.Response, address: str) -> FedsiteError:
                 next_step="switch time synchronisation on (timedatectl set-ntp true)",
             )
         return TrustError(f"{address} does not accept this site's keys", next_step="fedsite doctor")
+    if status == httpx.codes.FORBIDDEN and REFUSED_HEADER not in answer.headers:
+        return IntegrityError("the run is over", refusal=RefusalCode.WRONG_RUN)
     if status == httpx.codes.FORBIDDEN:
         return TrustError(
             f"{address} refuses this site: it was revoked, its certificate has expired, or its keys do not match",

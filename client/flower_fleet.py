@@ -11,12 +11,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -26,25 +25,22 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedsite.client.flower_client import Connection, translated
-from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError, UnreachableError
+from fedsite.client.flower_client import NOT_ALLOWED, Connection, translated
+from fedsite.client.flower_objects import pull_content
+from fedsite.protocol.errors import IntegrityError, TrustError, UnreachableError
 from fedsite.protocol.messages import Frame
-from fedsite.protocol.records import MAX_FRAME, from_record, to_record
+from fedsite.protocol.records import from_record, to_record
 
 _LOG = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 10.0  # what we promise; a silent node counts as offline after twice that
 HEARTBEAT_EVERY_S = 7.0
 LONG_POLL_S = 20.0  # how long the server may hold an empty pull
-OBJECT_PATIENCE_S = 60.0  # how long to wait for the objects of an announced message
 RETRY_S = (0.1, 0.3, 1.0, 2.0, 4.0)  # pauses between attempts to push a reply
-_MAX_OBJECTS = 2048  # objects in one message: 10 GiB in 5 MiB chunks
-_WORKERS = 4  # parallel transfers of a large message
 
 
 @dataclass(slots=True)
@@ -73,23 +69,23 @@ class FleetLink:
     def activate(self) -> None:
         """Tell the server that this site is here, and keep telling it.
 
-        Deactivates first: a node that was killed counts as active for a while, and could not be activated again.
+        A node that was killed counts as active for a while and cannot be activated again: then it is deactivated first.
 
         Raises:
             UnreachableError: the server does not answer.
             TrustError: it does not know this site, or revoked it, or is not the site's federation.
         """
-        public = self._connection.node_key.public_pem
         node = Node(node_id=self._connection.node_id)
-        with (
-            contextlib.suppress(httpx.HTTPStatusError),
-            translated(self._connection, pass_status=(400, 404, 409, 412, 500)),
-        ):
-            self._client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
+        request = ActivateNodeRequest(
+            public_key=self._connection.node_key.public_pem, heartbeat_interval=HEARTBEAT_INTERVAL_S
+        )
         with translated(self._connection):
-            answer = self._client.ActivateNode(
-                ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT_INTERVAL_S)
-            )
+            try:
+                with translated(self._connection, pass_status=NOT_ALLOWED):
+                    answer = self._client.ActivateNode(request)
+            except httpx.HTTPStatusError:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
+                answer = self._client.ActivateNode(request)
         if answer.node_id != node.node_id:
             raise TrustError(f"the server knows this site as node {answer.node_id}", allowed=str(node.node_id))
         self._node = node
@@ -118,7 +114,10 @@ class FleetLink:
                 node=node, run_id=received.run_id, message_object_id=message.metadata.message_id
             )
         )
-        return received, from_record(self._inflate(received.run_id, answer.message_object_trees[0]))
+        content = pull_content(
+            self._connection, node, received.run_id, answer.message_object_trees[0], clock=self._clock
+        )
+        return received, from_record(content)
 
     def push(self, received: Received, frame: Frame) -> bool:
         """Send the reply; False when nobody waits for it any more (the run is over, the instruction expired).
@@ -188,56 +187,10 @@ class FleetLink:
             else:
                 self._lost = "" if answer.success else "the server no longer knows this site"
 
-    def _inflate(self, run_id: int, tree: ObjectTree) -> RecordDict:
-        """The content of a message: of a small frame only the one record is fetched, the tree says the rest."""
-        if len(tree.children) != 1:
-            raise _malformed("a message without content")
-        record = tree.children[0]
-        objects = list(dict.fromkeys(_ids(record)))
-        if len(objects) > _MAX_OBJECTS:
-            raise _too_large(f"{len(objects)} objects", f"at most {_MAX_OBJECTS}")
-        try:
-            if len(record.children) == 1 and not record.children[0].children:
-                only = record.children[0].object_id
-                return RecordDict({"frame": ConfigRecord.inflate(self._pull_object(run_id, only))})
-            contents = self._pull_objects(run_id, objects)
-            found = inflate_object_from_contents(record.object_id, contents)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise _malformed(f"an object that does not inflate ({type(error).__name__})") from None
-        if not isinstance(found, RecordDict):
-            raise _malformed(f"a {type(found).__name__}")
-        return found
-
-    def _pull_objects(self, run_id: int, objects: list[str]) -> dict[str, bytes]:
-        total = 0
-        contents: dict[str, bytes] = {}
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            arriving = pool.map(lambda name: self._pull_object(run_id, name), objects)
-            for name, content in zip(objects, arriving, strict=True):
-                total += len(content)
-                if total > MAX_FRAME:
-                    pool.shutdown(cancel_futures=True)
-                    raise _too_large(f"a message above {MAX_FRAME} bytes", f"at most {MAX_FRAME} bytes")
-                contents[name] = content
-        return contents
-
-    def _pull_object(self, run_id: int, name: str) -> bytes:
-        request = PullObjectRequest(node=self._active(), run_id=run_id, object_id=name)
-        until = self._clock() + OBJECT_PATIENCE_S
-        while self._clock() < until:
-            with translated(self._connection):
-                answer = self._client.PullObject(request)
-            if not answer.object_found:
-                raise _malformed("an object that is gone")
-            if answer.object_available:
-                return bytes(answer.object_content)
-            time.sleep(0.02)
-        raise UnreachableError("the server announced a message and never got its content")
-
     def _push(self, received: Received, reply: Message, *, first: bool) -> bool:
         node = self._active()
         try:
-            with translated(self._connection, pass_status=(400, 403, 404, 409, 412, 422)), no_object_id_recompute():
+            with translated(self._connection, pass_status=NOT_ALLOWED), no_object_id_recompute():
                 reply.metadata.__dict__["_message_id"] = reply.object_id
                 objects = get_all_nested_objects(reply)
                 answer = self._client.PushMessages(
@@ -272,7 +225,7 @@ class FleetLink:
         """Let the server drop what was received; late, because nobody waits for it."""
         pending, self._unconfirmed = self._unconfirmed, []
         for request in pending:
-            with contextlib.suppress(httpx.HTTPStatusError):
+            with contextlib.suppress(IntegrityError), translated(self._connection):
                 self._client.ConfirmMessageReceived(request)
 
 
@@ -290,17 +243,3 @@ def poll_delay(*, failures: int, held_s: float, idle_s: float, uniform: float) -
     if held_s >= 1.0:
         return 0.0
     return min(4.0, max(0.03, idle_s / 40.0)) * (0.75 + 0.5 * uniform)
-
-
-def _ids(tree: ObjectTree) -> Iterator[str]:
-    for child in tree.children:
-        yield from _ids(child)
-    yield tree.object_id
-
-
-def _malformed(found: str) -> IntegrityError:
-    return IntegrityError(f"{found} from the server", allowed="a fedsite frame", refusal=RefusalCode.MALFORMED)
-
-
-def _too_large(found: str, allowed: str) -> IntegrityError:
-    return IntegrityError(found, allowed=allowed, refusal=RefusalCode.TOO_LARGE)

@@ -163,13 +163,17 @@ class Fleet:
             self._index()
 
     def find(self, name_or_id: str) -> Site:
-        """The unrevoked site of this name, else the site of this id.
+        """The unrevoked site of this name, else the site of this id, else the last one revoked under this name.
 
         Raises:
             ConfigError: there is none.
         """
-        for site in self._certificates.values():
+        sites = self.sites()
+        for site in sites:
             if (site.name == name_or_id and site.revoked is None) or site.site_id == name_or_id:
+                return site
+        for site in reversed(sites):
+            if site.name == name_or_id:
                 return site
         known = ", ".join(site.name for site in self.sites() if site.revoked is None)
         raise ConfigError(f"no site {name_or_id}", allowed=known or "none is enrolled", next_step="fedsite sites list")

@@ -121,7 +121,11 @@ def _single_headers(scope: Scope) -> dict[str, str] | None:
 
 async def _answer(send: Send, status: HTTPStatus) -> None:
     body = f'{{"status":{int(status)},"detail":"{status.phrase}"}}'.encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"fedsite-refused", b"1"),  # the site must not take it for an answer of Flower's
+    ]
     if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": int(status), "headers": headers})

@@ -19,7 +19,7 @@ from fedsite.protocol.errors import ConfigError
 from fedsite.server.guarded import PEER_SCOPE_KEY, App, Receive, Scope, Send
 
 KEEP_ALIVE_S = 75  # longer than an idle agent's slowest poll, so that it never pays for a new TLS handshake
-DRAIN_S = 5  # seconds for requests under way when the process is told to stop
+DRAIN_S = 2  # seconds for requests under way when the process is told to stop
 
 
 class PeerCertificateProtocol(HttpToolsProtocol):

@@ -1,0 +1,99 @@
+"""`fedsite sites`: who is enrolled, who is online, who is out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fedsite.protocol import output
+
+SCHEMA = "fedsite.sites/1"
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="A site's name or id.")]
+
+
+def register(sites_app: typer.Typer) -> None:
+    """Add the commands to `fedsite sites`; without one, `list` runs."""
+
+    @sites_app.callback(invoke_without_command=True)
+    def default(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            listing()
+
+    sites_app.command("list")(listing)
+    sites_app.command("show")(show)
+    sites_app.command("revoke")(revoke)
+    sites_app.command("label")(label)
+
+
+def listing(json: _Json = False) -> None:
+    """Every site with its state."""
+    from fedsite.server.fleet import read_sites
+    from fedsite.server.home import ServerHome
+    from fedsite.server.sites import site_view
+
+    home = ServerHome.default()
+    home.federation()
+    found = _live()
+    # A server that is down still answers who is enrolled: nobody is online then.
+    if found is None:
+        found = [site_view(site, frozenset()) for site in read_sites(home.database)] if home.database.exists() else []
+    if json:
+        output.emit({"schema": SCHEMA, "sites": found}, True)
+    elif found:
+        output.emit([_row(site) for site in found], False)
+    else:
+        output.say("no site has joined; next: fedsite token create")
+
+
+def show(name: _Name, json: _Json = False) -> None:
+    """One site."""
+    from fedsite.server.admin_client import AdminClient
+
+    with AdminClient.open() as server:
+        output.emit(server.site(name), json)
+
+
+def revoke(name: _Name, json: _Json = False) -> None:
+    """Refuse a site from its next request on; its name becomes free, its keys never again."""
+    from fedsite.server.admin_client import AdminClient
+
+    with AdminClient.open() as server:
+        site = server.revoke(name)
+    output.emit(site, json)
+
+
+def label(
+    name: _Name,
+    labels: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="KEY= removes one.")],
+    json: _Json = False,
+) -> None:
+    """Set labels. `supernode=true` also admits the site without a client certificate, for a plain flower-supernode."""
+    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.sites import parse_labels
+
+    changes = parse_labels(labels)
+    with AdminClient.open() as server:
+        output.emit(server.label(name, changes), json)
+
+
+def _live() -> list[dict[str, Any]] | None:
+    from fedsite.protocol.errors import ConfigError, UnreachableError
+    from fedsite.server.admin_client import AdminClient
+
+    try:
+        with AdminClient.open() as server:
+            return server.sites()
+    except (ConfigError, UnreachableError):
+        return None
+
+
+def _row(site: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": site["name"],
+        "state": site["state"],
+        "site_id": site["site_id"],
+        "certificate_expires": site["certificate_expires"],
+        "labels": " ".join(f"{key}={value}" for key, value in site["labels"].items()) or None,
+    }
