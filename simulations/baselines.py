@@ -1,7 +1,8 @@
 """What the federated model is compared with: one model on pooled data, and one model per site that stays alone.
 
 Both take the same architecture, the same initial weights and the same number of steps as the federated run, with the
-task's recommended settings without privacy. Only who owns everybody's data can make these figures: a researcher, the demo.
+task's recommended settings without privacy. Only who owns everybody's data can make
+these figures: a researcher, or the demo.
 """
 
 from __future__ import annotations

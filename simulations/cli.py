@@ -21,7 +21,7 @@ def demo(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="task=NAME task_file=FILE data.path=FILE sites=N seed=S out=DIR keep=true, and anything `launch` takes: "
+            help="task=NAME task_file=FILE data.path=FILE sites=N seed=S out=DIR keep=true, and what `launch` takes: "
             "privacy=none|sample privacy.epsilon=8 rounds.count=N …",
         ),
     ] = None,

@@ -21,8 +21,10 @@ from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.statistics import Normalisation
 from fedsite.telemetry.task import Task, read_task
 
+MAX_MODEL = 4 << 30  # bytes
 LIMITS = (
-    "DP noise is drawn in floating point from the system's generator and snapped to a grid; the exactness of a discrete sampler is not claimed.",
+    "DP noise is drawn in floating point from the system's generator and snapped to a grid; "
+    "the exactness of a discrete sampler is not claimed.",
     "Timing, message sizes and whether a site took part are not covered.",
 )
 
@@ -41,7 +43,7 @@ def report(
     names = sorted(site["name"] for site in result["sites"])
     places = demo.locations(options, names)
     sites = {name: loading.load_site(task, places[name]) for name in names}
-    initial = weights.decode(Path(files["initial"]).read_bytes())
+    initial = weights.decode(Path(files["initial"]).read_bytes(), limit=MAX_MODEL)
     found = _figures(plan, task, files, sites, initial, tell)
     return Report(
         task=task.name,
@@ -83,7 +85,7 @@ def _figures(
     if not files["checkpoints"]:
         return None
     last = Path(files["checkpoints"][-1])
-    federated = weights.decode(last.read_bytes())
+    federated = weights.decode(last.read_bytes(), limit=MAX_MODEL)
     facts = documents.parse(last.with_suffix(".json").read_bytes())["normalisation"]
     normalisation = Normalisation(mean=np.array(facts["mean"], np.float32), scale=np.array(facts["scale"], np.float32))
     # A seed of a private run says nothing of its noise; here it only repeats the baselines' batches.

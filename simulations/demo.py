@@ -1,7 +1,7 @@
 """The whole story on one machine: it types the public commands a central team and its sites would type, and reports.
 
-No private path: the server, each agent, each launch and each scoring is a `fedsite …` process with a state directory of its
-own. Only the baselines and the report are made here, from data that is the researcher's own.
+No private path: the server, each agent, each launch and each scoring is a `fedsite …` process with a state directory of
+its own. Only the baselines and the report are made here, from data that is the researcher's own.
 """
 
 from __future__ import annotations
