@@ -178,7 +178,7 @@ def _reuses_layers(shadow: nn.Module, x: Tensor) -> bool:
 
     handles = [layer.register_forward_pre_hook(count) for layer in shadow.modules()]
     with torch.no_grad():
-        shadow(torch.zeros((1, *x.shape[1:]), dtype=torch.float64))
+        shadow(torch.zeros((2, *x.shape[1:]), dtype=torch.float64))
     for handle in handles:
         handle.remove()
     return any(number > 1 for number in calls.values())

@@ -19,7 +19,7 @@ from fedsite.privacy import mechanisms, sampling
 from fedsite.privacy.accounting import Spend
 from fedsite.privacy.sampling import Source
 from fedsite.privacy.spending import evaluations, spends_of
-from fedsite.protocol.errors import PolicyError, RefusalCode
+from fedsite.protocol.errors import ConfigError, PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
 from fedsite.telemetry import loading
 from fedsite.telemetry import statistics as sums
@@ -107,6 +107,7 @@ def train_round(
         simulated: allows a seeded source under privacy; never set at a real site.
 
     Raises:
+        ConfigError: training diverged.
         IntegrityError: the weights do not fit the model.
         PrivacyError: a seeded source under privacy.
     """
@@ -133,7 +134,14 @@ def train_round(
         rng_seed=None if private else seed,
         source=source,
     )
-    for name, array in vector.delta(vector.state(module), weights, names).items():
+    after = vector.state(module)
+    if not all(np.isfinite(after[name]).all() for name in names):
+        raise ConfigError(
+            f"training diverged in round {round_number}: weights are no longer finite",
+            allowed="a learning rate the model bears",
+            next_step=f"launch with local.learning_rate below {plan.local.learning_rate:g}",
+        )
+    for name, array in vector.delta(after, weights, names).items():
         found[f"delta/{name}"] = array
     found["weight"] = np.array([1.0 if private else float(trained.examples)])
     if not private:
@@ -191,13 +199,12 @@ def calibrate(
     task = read_task(plan.task)
     windows = _scaled(data.train, task, normalisation)
     unit = windows.entity if private and plan.privacy.unit == "entity" else None
-    counted = calibration.counts(graph, list(tensors), windows.x, unit=unit, scores=task.loss == "reconstruction")
+    scores = task.loss == "reconstruction"
+    counted = calibration.counts(graph, list(tensors), windows.x, unit=unit, scores=scores, isolated=private)
     found: Values = {f"calibration/{name}": array for name, array in counted.items()}
     if not private:
         return found
-    # One unit adds a single 1 to each row of both histograms, and one to the scores.
-    rows = sum(1 if array.ndim == 1 else len(array) for array in found.values())
-    bound = mechanisms.summed(math.sqrt(rows), len(windows))
+    bound = mechanisms.summed(calibration.sensitivity(len(tensors), scores=scores), len(windows))
     return _noised(found, bound, plan.privacy.calibration_noise, source)
 
 
