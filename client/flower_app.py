@@ -9,28 +9,8 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-app = ClientApp()
 
-
-@app.query()
-def query(message: Message, _context: Context) -> Message:
-    """Answer one instruction."""
-    return answer(message)
-
-
-@app.train()
-def train(message: Message, _context: Context) -> Message:
-    """Answer one instruction."""
-    return answer(message)
-
-
-@app.evaluate()
-def evaluate(message: Message, _context: Context) -> Message:
-    """Answer one instruction."""
-    return answer(message)
-
-
-def answer(message: Message) -> Message:
+def answer(message: Message, _context: Context) -> Message:
     """Hand the frame to the handler and its reply back; the kind stands in our signed header, not in Flower's type."""
     from fedsite.client import assembly, settings
     from fedsite.protocol.records import from_record, to_record
@@ -55,3 +35,8 @@ def _fetch(path: str, limit: int) -> bytes:
         return connection.get(path, limit=limit)
     finally:
         connection.close()
+
+
+app = ClientApp()
+for kind in (app.query, app.train, app.evaluate):
+    kind()(answer)
