@@ -72,7 +72,7 @@ def site_names(task: Task, location: DataLocation) -> list[str]:
     path = location.source(task)
     if column is None:
         return [path.stem]
-    kind, files = sources_files.find(path, task.data.format)
+    kind, files = sources_files.find(path, task.data.format, sources_joins.files(task, location.folder(task)))
     split = task.split
     needed = [*task.data.where, *([split.column] if split.kind == "column" and split.column else [])]
     return _sites(task, column, sources_files.read(kind, files, [column, *needed], [], location.columns))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -42,8 +42,8 @@ class Raw:
         return name in self.frame.columns
 
 
-def find(path: Path, kind: str | None) -> tuple[str, list[Path]]:
-    """The format and the files, in order of name, of a file or a folder.
+def find(path: Path, kind: str | None, besides: Collection[Path] = ()) -> tuple[str, list[Path]]:
+    """The format and the files, in order of name, of a file or a folder, but for those `besides`.
 
     Raises:
         TelemetryError: nothing there, nothing of a known format in it, or several formats mixed.
@@ -56,6 +56,7 @@ def find(path: Path, kind: str | None) -> tuple[str, list[Path]]:
             code=Code.MISSING,
         )
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    files = [item for item in files if not {item, *item.parents} & set(besides)]
     found = {name: [item for item in files if item.name.lower().endswith(SUFFIXES[name])] for name in SUFFIXES}
     present = [name for name, items in found.items() if items]
     if kind is not None and (found[kind] or not (present or path.is_dir())):

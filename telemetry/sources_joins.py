@@ -13,6 +13,11 @@ from fedsite.telemetry.task import Task
 from fedsite.telemetry.task_document import Context, Events
 
 
+def files(task: Task, folder: Path) -> set[Path]:
+    """Files and folders of the joined tables: not readings, even where they lie among them."""
+    return {folder / table.file for table in (*task.context, *task.events)}
+
+
 def names(task: Task) -> set[str]:
     """Channels and label columns that come from a join, not from the readings."""
     found = {column for context in task.context for column in context.columns}
@@ -83,12 +88,11 @@ def _events(events: Events, path: Path, left: pl.DataFrame, task: Task) -> dict[
 
 
 def _table(path: Path, entity: str | None, time: str | None, columns: list[str]) -> pl.DataFrame:
-    kind, files = sources_files.find(path, None)
+    kind, paths = sources_files.find(path, None)
     required = [name for name in (entity, time, *columns) if name]
-    raw = sources_files.read(kind, files, required, [], {})
-    right = raw.frame.select(columns)
+    raw = sources_files.read(kind, paths, required, [], {})
     key = raw.frame[entity].cast(pl.String) if entity else pl.Series([""] * raw.frame.height, dtype=pl.String)
-    right = right.with_columns(key.alias("entity"))
+    right = pl.DataFrame({"entity": key, **{name: raw.frame[name] for name in columns}})
     if time is not None:
         moments = sources_columns.times(raw.frame, time, raw.frame.height, str(path))
         right = right.with_columns(pl.Series("time", moments)).sort("time", maintain_order=True)

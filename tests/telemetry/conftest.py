@@ -52,10 +52,16 @@ def toy_task() -> Callable[..., Task]:
 
 @pytest.fixture
 def toy_table() -> Callable[..., Table]:
-    """Rows of channels a (counting up from 0) and b (zeros), one second apart, of one machine, labelled with their number."""
+    """Rows of channels a (counting up from 0) and b (zeros), of one machine, labelled with their number."""
 
     def build(
-        time: Any, *, entity: Any = None, label: Any = None, held: Any = None, a: Any = None, entities: int | None = None
+        time: Any,
+        *,
+        entity: Any = None,
+        label: Any = None,
+        held: Any = None,
+        a: Any = None,
+        entities: int | None = None,
     ) -> Table:
         times = np.asarray(time, dtype=np.float64)
         count = len(times)

@@ -65,7 +65,9 @@ def test_a_sine_lies_in_its_band_with_half_its_amplitude_squared():
 
 
 @settings(max_examples=50, deadline=None)
-@given(arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(2, 33), st.just(1)), elements=st.floats(-5, 5)))
+@given(
+    arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(2, 33), st.just(1)), elements=st.floats(-5, 5))
+)
 def test_bands_that_cover_everything_add_up_to_the_variance(x):
     found = sum(features.band_power(x, ((0.0, 0.1), (0.1, 1.0)), 1.0))
     np.testing.assert_allclose(found, x.var(axis=1), atol=1e-9)
