@@ -12,12 +12,14 @@ from fedsite.client.train import tensors, train
 from fedsite.models import catalog, vector
 from fedsite.models.losses import loss_function
 from fedsite.privacy import accounting, audit, clipping, sampling
+from fedsite.privacy.errors import PrivacyError
 from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan
 from fedsite.telemetry.dataset import Windows
 
-RUNS = 2400
+RUNS = 80  # steps of an audit
+FEATURES = 60  # independent trials in each of them
 
 
 class Mean(nn.Module):
@@ -193,24 +195,25 @@ class Reused:
         return SeededSource(11).normal(n)
 
 
-def releases(x: list[list[float]], y: list[float], source: sampling.Source, q: float, sigma: float) -> np.ndarray:
-    """What `RUNS` single steps from the same weights release."""
-    data = windows(x, y)
+def releases(records: int, source: sampling.Source, q: float, sigma: float) -> np.ndarray:
+    """Noised gradients [RUNS * FEATURES] of single steps from the same weights.
+
+    Each record pulls along a coordinate of its own, so that every coordinate of every step is one independent trial of
+    "is its canary there": with records = FEATURES all are, with 1 none (that one pulls nowhere).
+    """
+    x = 30.0 * np.eye(FEATURES)[:records] if records > 1 else np.zeros((1, FEATURES))
+    data = windows(x.tolist(), [30.0] * records)
     inputs, targets = tensors(data, "mse")
     local = LocalPlan(steps=1, sampling_rate=q)
     privacy = PrivacyPlan(mode="sample", noise_multiplier=sigma, batch=1.0)
-    criterion = loss_function("mse")
-    with train_private.gradients(Mean(), inputs, targets, data.entity, criterion, local, privacy, source) as step:
-        return np.array([float(step()[0][0]) for _ in range(RUNS)])
+    module, criterion = Mean(FEATURES), loss_function("mse")
+    with train_private.gradients(module, inputs, targets, data.entity, criterion, local, privacy, source) as step:
+        return np.concatenate([step()[0][0].numpy()[0] for _ in range(RUNS)])
 
 
 def lower_bound(make_source, q: float, sigma: float, delta: float = 0.01) -> tuple[float, float]:
-    """Claimed ε, and what an attacker can prove: ordinary windows, with and without a canary that pulls one way."""
-    ordinary = ([[0.01]] * 4, [0.0] * 4)
-    canary = ([*ordinary[0], [30.0]], [*ordinary[1], 30.0])
-    without, with_canary = (
-        releases(x, y, make_source(number), q, sigma) for number, (x, y) in enumerate((ordinary, canary))
-    )
+    """Claimed ε, and what an attacker can prove."""
+    without, with_canary = releases(1, make_source(0), q, sigma), releases(FEATURES, make_source(1), q, sigma)
     claim = accounting.epsilon([accounting.Spend(noise_multiplier=sigma, sampling_rate=q)], delta)
     return claim, audit.epsilon_lower_bound(without, with_canary, delta)
 
@@ -239,5 +242,16 @@ def test_the_audit_catches_fixed_batches(monkeypatch):
 
 
 def test_the_audit_catches_a_reused_seed():
-    claim, shown = lower_bound(lambda _: Reused(), 1.0, 2.0)
-    assert shown > claim
+    """The attacker subtracts an earlier answer on data without the canary: only reused noise cancels."""
+    found = {}
+    for name, make_source in (("fresh", SeededSource), ("reused", lambda _: Reused())):
+        earlier, without = (releases(1, make_source(number), 1.0, 2.0) for number in (2, 3))
+        with_canary = releases(FEATURES, make_source(4), 1.0, 2.0)
+        found[name] = audit.epsilon_lower_bound(without - earlier, with_canary - earlier, 0.01)
+    claim = accounting.epsilon([accounting.Spend(noise_multiplier=2.0)], 0.01)
+    assert found["fresh"] <= claim < found["reused"]
+
+
+def test_the_audit_needs_enough_runs():
+    with pytest.raises(PrivacyError, match="runs"):
+        audit.epsilon_lower_bound(np.zeros(10), np.ones(100), 0.01)
