@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -69,10 +70,9 @@ def site_names(task: Task, location: DataLocation) -> list[str]:
         TelemetryError: the file cannot be read.
     """
     column = task.data.site_column
-    path = location.source(task)
     if column is None:
-        return [path.stem]
-    kind, files = sources_files.find(path, task.data.format, sources_joins.files(task, location.folder(task)))
+        return [location.source(task).stem]
+    kind, files = _files(task, location)
     split = task.split
     needed = [*task.data.where, *([split.column] if split.kind == "column" and split.column else [])]
     return _sites(task, column, sources_files.read(kind, files, [column, *needed], [], location.columns))
@@ -87,6 +87,11 @@ def _sites(task: Task, column: str, raw: Raw) -> list[str]:
     return sorted((str(name) for name in names if name is not None), key=_natural)
 
 
+def _files(task: Task, location: DataLocation) -> tuple[str, list[Path]]:
+    joined = sources_joins.files(task, location.folder(task))
+    return sources_files.find(location.source(task), task.data.format, joined)
+
+
 def open_raw(task: Task, location: DataLocation) -> Raw:
     """Every column the task reads, of all rows, as it stands in the files or comes from the generator.
 
@@ -99,8 +104,7 @@ def open_raw(task: Task, location: DataLocation) -> Raw:
 
         generated = synthetic.generate(str(data.generator), location.number(), location.seed)
         return Raw(frame=pl.DataFrame(generated), origin=f"synthetic {data.generator}")
-    path = location.source(task)
-    kind, files = sources_files.find(path, data.format)
+    kind, files = _files(task, location)
     required, optional = needed(task, location, kind)
     known = {*required, *optional}
     for name in location.columns:

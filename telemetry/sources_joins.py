@@ -15,7 +15,7 @@ from fedsite.telemetry.task_document import Context, Events
 
 def files(task: Task, folder: Path) -> set[Path]:
     """Files and folders of the joined tables: not readings, even where they lie among them."""
-    return {folder / table.file for table in (*task.context, *task.events)}
+    return {folder / name for name in (*(c.file for c in task.context), *(e.file for e in task.events))}
 
 
 def names(task: Task) -> set[str]:
