@@ -38,6 +38,7 @@ class Scores:
     part: str  # "holdout" where the file says which windows were held out, else "all"
     labelled: bool
     metric: float | None  # in label units; None without labels
+    sums: dict[str, NDArray[np.float64]] | None  # what `metric` is made of; sums of several files add up
     latency_ms: tuple[float, float]  # median and 95th percentile of one window at a time
     alarms: int | None  # windows above the release's threshold; None where there is none
     values: NDArray[np.floating]  # anomaly score [windows], or the model's output in label units [windows, output]
@@ -71,7 +72,7 @@ def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: 
     given = scorer.predict(scaled.x)
     reconstructs = task.loss == "reconstruction"
     judged = metrics.anomaly_score(scaled.x, given) if reconstructs else given
-    metric = None
+    metric, sums = None, None
     if labelled:
         sums = metrics.sums(task.metric, judged, scaled.y, scale=float(task.label.scale or 1.0))
         metric = metrics.value(task.metric, sums, threshold=manifest.threshold)
@@ -81,6 +82,7 @@ def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: 
         part=part,
         labelled=labelled,
         metric=metric,
+        sums=sums,
         latency_ms=_latency(scorer, scaled.x),
         alarms=int((judged > manifest.threshold).sum()) if reconstructs and manifest.threshold is not None else None,
         values=judged * float(task.label.scale or 1.0) if regression else judged,

@@ -151,7 +151,7 @@ def _sites(
                 metric=own.federated if own else None,
                 local_only=own.local_only if own else None,
                 central=own.central if own else None,
-                int8=score.get("metric"),
+                int8=(score.get("metric") or {}).get("value"),
                 verified=site["installed"] == "ok",
                 latency_ms=latency.get("p50"),
             )

@@ -53,7 +53,10 @@ def score(
     found = scoring.score(manifest, model, where, everything=everything)
     if write is not None:
         _write(write, found)
-    output.emit(_value(manifest, found), json)
+    value = _value(manifest, found)
+    if not json:
+        del value["sums"]
+    output.emit(value, json)
 
 
 def _release(directory: Path, who: Site, folder: Path | None) -> tuple[Manifest, bytes]:
@@ -77,6 +80,7 @@ def _value(manifest: Manifest, found: Scores) -> dict[str, Any]:
         "part": found.part,
         "labelled": found.labelled,
         "metric": {"name": metric.get("name"), "better": metric.get("better"), "value": found.metric},
+        "sums": None if found.sums is None else {name: array.tolist() for name, array in found.sums.items()},
         "latency_ms": {"p50": found.latency_ms[0], "p95": found.latency_ms[1]},
         "threshold": manifest.threshold,
         "alarms": found.alarms,
