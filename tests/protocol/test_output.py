@@ -1,0 +1,63 @@
+"""What commands print: one value, for people or as JSON, and errors with the documented exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any
+
+import pytest
+from fedsite.privacy.errors import PrivacyError
+from fedsite.protocol import output
+from fedsite.protocol.errors import BudgetError, ConfigError, IntegrityError, StorageError, TrustError, UnreachableError
+from fedsite.telemetry.errors import TaskError, TelemetryError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (TaskError("x"), 2),
+        (TelemetryError("x"), 3),
+        (TrustError("x"), 4),
+        (UnreachableError("x"), 5),
+        (BudgetError("x"), 7),
+        (PrivacyError("x"), 7),
+        (IntegrityError("x"), 8),
+        (StorageError("x"), 9),
+        (OSError(errno.ENOSPC, "No space left on device", "/disk"), 9),
+        (KeyboardInterrupt(), 130),
+        (ValueError("x"), 1),
+        (FileNotFoundError(2, "x"), 1),
+    ],
+)
+def test_every_error_has_its_exit_code(error: BaseException, code: int) -> None:
+    assert output.exit_code(error) == code
+
+
+def test_an_error_says_found_allowed_next(capsys: Any) -> None:
+    assert output.fail(ConfigError("colour is red", allowed="blue", next_step="fedsite paint"), as_json=False) == 2
+    assert capsys.readouterr().err == "error: colour is red\nallowed: blue\nnext: fedsite paint\n"
+    output.fail(ConfigError("colour is red", allowed="blue"), as_json=True)
+    assert json.loads(capsys.readouterr().err) == {
+        "schema": "fedsite.error/1",
+        "error": "ConfigError",
+        "found": "colour is red",
+        "allowed": "blue",
+        "next": "",
+        "exit_code": 2,
+    }
+
+
+def test_a_value_is_the_same_for_people_and_programs(capsys: Any) -> None:
+    value = {"schema": "x/1", "name": "a", "on": True, "none": None, "rows": [{"n": 1, "ε": 0.12345}, {"n": 20}]}
+    output.emit(value, as_json=True)
+    assert json.loads(capsys.readouterr().out) == value
+    output.emit(value, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["name  a", "on    yes", "none  -", "rows:", "  n   ε", "  1   0.1235", "  20  -"]
+
+
+def test_nan_is_no_json() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        output.emit({"x": float("nan")}, as_json=True)
