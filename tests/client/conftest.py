@@ -1,0 +1,218 @@
+"""A federation and a site in memory: real keys, signatures and sealing; a worker that only says what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsite.client import pipe
+from fedsite.client.budget import Budget
+from fedsite.client.handler import Handler
+from fedsite.client.settings import PolicySettings, Settings
+from fedsite.client.site import Site
+from fedsite.client.store import Outbox
+from fedsite.privacy.accounting import Spend
+from fedsite.protocol import documents, instants, sealing, shape, signing, weights
+from fedsite.protocol.federation import Federation
+from fedsite.protocol.keys import SigningKey
+from fedsite.protocol.messages import Frame, Header, ReplyHeader
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan
+from fedsite.telemetry.task import load_task
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+
+def federation_of(key: SigningKey) -> Federation:
+    return Federation(
+        id=key.public.id,
+        name="test",
+        address="localhost:9443",
+        ca_certificate="-----BEGIN CERTIFICATE-----\n",
+        signing_key=key.public.text,
+    )
+
+
+@dataclass
+class Centre:
+    """What the server signs and can open."""
+
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    run_key: sealing.RunKey = field(default_factory=sealing.make_run_key)
+
+    @property
+    def federation(self) -> Federation:
+        return federation_of(self.key)
+
+    def plan(self, **changes: Any) -> RoundPlan:
+        values: dict[str, Any] = {
+            "federation": self.federation.id,
+            "run_id": RUN,
+            "created": instants.text(NOW),
+            "task": load_task("pump").document,
+            "model": ModelPlan(name="mlp", options={"hidden": [4]}),
+            "local": LocalPlan(steps=3, sampling_rate=0.1),
+            "privacy": PrivacyPlan(mode="sample", epsilon=4.0, noise_multiplier=2.0, statistics_noise=10.0),
+            "rounds": RoundsPlan(count=3),
+        }
+        return RoundPlan(**(values | changes))
+
+    def header(self, site: Site, kind: str, plan: RoundPlan, **changes: Any) -> Header:
+        values: dict[str, Any] = {
+            "kind": kind,
+            "federation": plan.federation,
+            "site_id": site.id,
+            "run_id": plan.run_id,
+            "round": 0 if kind == "prepare" else 1,
+            "attempt": 1,
+            "plan_hash": plan.hash,
+            "run_key": self.run_key.public,
+            "expires": instants.text(NOW + timedelta(seconds=60)),
+        }
+        return Header(**(values | changes))
+
+    def prepare(self, site: Site, plan: RoundPlan, **changes: Any) -> Frame:
+        return self.sign(self.header(site, "prepare", plan, **changes), {"plan": plan.encode()})
+
+    def train(self, site: Site, plan: RoundPlan, model: bytes | None = None, **changes: Any) -> Frame:
+        import hashlib
+
+        model = toy_model() if model is None else model
+        body = {"normalisation": {"mean": [0.0], "scale": [1.0]}, "evaluate": False}
+        given = {"model_hash": hashlib.sha256(model).hexdigest(), "body": body} | changes
+        return self.sign(self.header(site, "train", plan, **given), {"model": model})
+
+    def ask(self, site: Site, kind: str, plan: RoundPlan, blobs: Mapping[str, bytes] = {}, **changes: Any) -> Frame:
+        return self.sign(self.header(site, kind, plan, **changes), blobs)
+
+    def sign(self, header: Header, blobs: Mapping[str, bytes]) -> Frame:
+        return signing.sign_instruction(header, blobs, self.key)
+
+    def open(self, site: Site, frame: Frame, asked: Frame) -> ReplyHeader:
+        return signing.open_reply(frame, site.key.public, instruction=asked.header)
+
+    def values(self, site: Site, frame: Frame, asked: Frame) -> dict[str, np.ndarray]:
+        from fedsite.protocol.messages import read_header
+
+        sealed = self.run_key.open(frame.blobs["sealed"], sealing.context(read_header(asked.header)), site.id)
+        return weights.decode(sealed, limit=1 << 20)
+
+
+def toy_model(value: float = 0.5) -> bytes:
+    return weights.encode({"weight": np.full(3, value, np.float32)})
+
+
+class FakeWorker:
+    """Answers with arrays of its own; counts its releases, so that a fresh one differs from a repeated one."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.failure: Exception | None = None
+        self.epsilon = 1.0
+
+    @property
+    def touched_data(self) -> bool:
+        return any(operation != "cost" for operation, _ in self.calls)
+
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], blobs: Mapping[str, bytes], *, timeout_s: float
+    ) -> pipe.Message:
+        self.calls.append((operation, dict(arguments)))
+        if operation == "cost":
+            plan = RoundPlan.parse(blobs["plan"])
+            spends = [[plan.privacy.noise_multiplier, plan.local.sampling_rate, plan.local.steps * plan.rounds.count]]
+            if plan.privacy.statistics_noise:
+                spends.append([plan.privacy.statistics_noise, 1.0, 1])
+            return pipe.Message(header={"spends": spends, "run": 1.0, "epsilon": self.epsilon})
+        if self.failure is not None:
+            raise self.failure
+        values = {"statistics/count": np.array([7.0])} if operation == "prepare" else {"delta/weight": np.ones(3)}
+        values["release"] = np.array([float(len(self.calls))])
+        return pipe.Message(header={"windows": 7}, blobs={"values": weights.encode(values)})
+
+
+@dataclass
+class Kit:
+    """One enrolled site with its handler."""
+
+    centre: Centre
+    site: Site
+    worker: FakeWorker
+    settings: Settings
+    installed: list[tuple[str, str]] = field(default_factory=list)
+    now: datetime = NOW
+
+    @property
+    def outbox(self) -> Outbox:
+        return Outbox(self.site.directory / "outbox")
+
+    @property
+    def budget_path(self) -> Path:
+        return self.site.directory / "budget.db"
+
+    def handler(self, **policy: Any) -> Handler:
+        settings = replace(self.settings, policy=replace(self.settings.policy, **policy))
+        return Handler(
+            site=self.site,
+            settings=settings,
+            worker=self.worker,
+            budget=partial(Budget, self.budget_path),
+            outbox=self.outbox,
+            install=lambda version, manifest_hash: self.installed.append((version, manifest_hash)),
+            clock=lambda: self.now,
+        )
+
+    def answer(self, frame: Frame, handler: Handler | None = None) -> ReplyHeader:
+        return self.centre.open(self.site, (handler or self.handler()).handle(frame), frame)
+
+    def spent(self) -> list[Spend]:
+        budget = Budget(self.budget_path)
+        try:
+            return [spend for entry in budget.entries() for spend in entry.spent]
+        finally:
+            budget.close()
+
+
+@pytest.fixture
+def centre() -> Centre:
+    return Centre()
+
+
+@pytest.fixture
+def kit(centre: Centre, tmp_path: Path) -> Kit:
+    site = Site(directory=tmp_path, name="alpha", federation=centre.federation, key=SigningKey.generate())
+    return Kit(centre=centre, site=site, worker=FakeWorker(), settings=Settings(policy=PolicySettings()))
+
+
+@pytest.fixture
+def joined(kit: Kit) -> Site:
+    """The kit's site as `fedsite join` leaves it on disk."""
+    directory = kit.site.directory
+    (directory / "federation.json").write_bytes(kit.site.federation.encode())
+    kit.site.key.save(directory / "identity.key")
+    (directory / "site.json").write_bytes(
+        documents.canonical({"site_id": kit.site.id, "name": "alpha", "expires": "2036-01-01T00:00:00Z"})
+    )
+    return kit.site
+
+
+@pytest.fixture
+def not_private() -> dict[str, Any]:
+    return {"privacy": PrivacyPlan(), "protection": ProtectionPlan(mode="none")}
+
+
+@pytest.fixture
+def retold() -> Callable[[RoundPlan, dict[str, Any]], RoundPlan]:
+    """A plan with other values, by the keys of its document."""
+
+    def change(plan: RoundPlan, values: dict[str, Any]) -> RoundPlan:
+        return shape.read(RoundPlan, shape.plain(plan) | values)
+
+    return change

@@ -1,0 +1,74 @@
+"""The operator's settings: what is written wins in order, what is wrong is named with file, key and nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedsite.client.settings import Settings, load
+from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.output import exit_code
+
+
+def test_without_a_file_the_careful_defaults_hold(tmp_path: Path) -> None:
+    found = load(tmp_path)
+    assert found == Settings()
+    assert found.policy.require_privacy
+    assert found.policy.minimum_protection == "sealed"
+
+
+def test_overrides_win_over_the_file_and_keep_what_they_do_not_name(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("data: {path: a.csv, seed: 4}\npolicy: {epsilon_max: 3, tasks: [pump]}\n")
+    found = load(tmp_path, ["data.path=7", "policy.epsilon_max=2.5", "data.tasks.pump.site=pump-2"])
+    assert (found.data.path, found.data.seed) == ("7", 4)  # a path is text
+    assert (found.policy.epsilon_max, found.policy.tasks) == (2.5, ("pump",))
+    assert found.source("pump").site == "pump-2"
+    assert found.source("ward").site is None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.pth=x", ["data.pth", "did you mean path?"]),
+        ("polcy.tasks=[a]", ["polcy", "did you mean policy?"]),
+        ("policy.epsilon_max=lots", ["policy.epsilon_max", "'lots'", "a number"]),
+        ("policy.epsilon_max=-1", ["policy", "epsilon_max is -1", "0.0 to"]),
+        ("policy.minimum_protection=seal", ["'seal'", "sealed, none"]),
+        ("policy.require_privacy=1", ["true or false"]),
+        ("nothing", ["'nothing'", "key=value"]),
+        ("data.tasks.pump.sit=1", ["data.tasks.pump.sit", "did you mean site?"]),
+        ("agent.idle_worker_s={", ["agent.idle_worker_s", "YAML"]),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path: Path, override: str, words: list[str]) -> None:
+    with pytest.raises(Exception) as error:  # noqa: PT011 - two layers' errors, both with exit code 2
+        load(tmp_path, [override])
+    assert exit_code(error.value) == 2
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data: [", ["site.yaml", "line"]),
+        ("data:\n  path: a\n  path: b\n", ["site.yaml", "path"]),
+        ("- a\n", ["site.yaml", "list"]),
+        ("policy: {epsilon: 3}\n", ["site.yaml", "policy.epsilon", "epsilon_max"]),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "site.yaml").write_text(text)
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        load(tmp_path)
+    assert exit_code(error.value) == 2
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_operators_file_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("# nothing yet\n")
+    assert load(tmp_path) == Settings()
+    with pytest.raises(ConfigError):
+        load(tmp_path, ["=3"])
