@@ -57,8 +57,8 @@ class Publisher(Protocol):
         *,
         fp32: float | None,
         int8: float | None,
-    ) -> Mapping[str, Any]:
-        """Returns the `release` part of the result."""
+    ) -> Mapping[str, Any] | None:
+        """Returns the `release` part of the result, None when the candidate is not good enough."""
 
 
 class Coordinator:

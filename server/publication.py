@@ -62,8 +62,8 @@ class Publication:
         *,
         fp32: float | None,
         int8: float | None,
-    ) -> Mapping[str, Any]:
-        """Check parity, sign, and have every site install; returns the `release` part of the result.
+    ) -> Mapping[str, Any] | None:
+        """Check parity, sign, and have every site install; returns the `release` part of the result, None if refused.
 
         Args:
             session: the run.
@@ -82,7 +82,8 @@ class Publication:
             release.check_parity(session.plan, session.task, candidate, fp32, int8)
         except IntegrityError as error:
             session.journal.record("release_refused", reason=str(error), **facts)
-            return {"published": False, "reason": str(error), **facts}
+            session.record.release_refusal = str(error)
+            return None
         signed = self._signer.sign(
             session.plan,
             session.task,
@@ -102,7 +103,7 @@ class Publication:
         }
         session.journal.record("released", **shown)
         verified, failed = self._install(session, cohort, signed)
-        return {"published": True, "reason": "", **shown, "verified_sites": len(verified), "failed": failed}
+        return {**shown, "verified_sites": len(verified), "failed": failed}
 
     def _counts(
         self,
@@ -152,7 +153,7 @@ class Publication:
         for site_id, answer in result.answers.items():
             record = session.record.sites[site_id]
             good = answer.status is Status.OK and answer.body.get("verified") is True
-            record.installed = "verified" if good else str(answer.status)
+            record.installed = "ok" if good else str(answer.code or answer.status)
             if good:
                 verified.append(record.name)
             else:

@@ -26,7 +26,7 @@ class SiteRecord:
     evaluated: int = 0
     statistics: bool = False
     calibrated: bool = False
-    installed: str = ""  # status of its answer to the release
+    installed: str = ""  # "ok", or why it did not install the release
     epsilon: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
@@ -79,6 +79,7 @@ class Record:
         self._plan = plan
         self.sites: dict[str, SiteRecord] = {}
         self.rounds: list[RoundRecord] = []
+        self.release_refusal: str | None = None  # why the int8 model was not released
         self._phases: dict[str, dict[str, Any]] = {}
 
     def site(self, link: SiteLink) -> SiteRecord:
@@ -193,6 +194,7 @@ class Record:
             "sites": [record.plain() for record in sorted(self.sites.values(), key=lambda item: item.name)],
             "phases": list(self._phases.values()),
             "release": None if release is None else dict(release),
+            "release_refusal": self.release_refusal,
         }
 
 

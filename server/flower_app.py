@@ -1,0 +1,155 @@
+"""The ServerApp: one process drives one attempt at one run, if it wins the epoch it was started for.
+
+Named by the thin bundle (server/bundle), loaded from the installed package. Imports no torch: a round needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedsite.protocol import documents, sealing, storage
+from fedsite.protocol.encoding import enc, sha256
+from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.keys import SigningKey
+from fedsite.protocol.plan import RoundPlan
+from fedsite.server.coordinator import Coordinator
+from fedsite.server.flower_grid import FlowerLink
+from fedsite.server.home import ServerHome
+from fedsite.server.journal import Journal
+from fedsite.server.record import Record
+from fedsite.server.runs import RunDirectory
+
+app = ServerApp()
+
+_log = logging.getLogger(__name__)
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Flower's entry point."""
+    home = ServerHome.default()
+    run = RunDirectory(home.runs / str(context.run_config["fedsite-run"]))
+    drive(grid, home, run, epoch=int(context.run_config["fedsite-epoch"]), owner=str(context.run_id))
+
+
+def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner: str) -> bool:
+    """Drive the run; False when another process has this epoch, or there is a newer one.
+
+    Args:
+        grid: Flower's way to the nodes.
+        home: the server's state.
+        run: the run.
+        epoch: which start of it this is, from 1: the attempt number in every message.
+        owner: who we are, for the journal.
+    """
+    # Flower may start a task twice; whoever comes second has nothing to say to any site.
+    with contextlib.closing(Journal(run.journal_file, run.run_id)) as journal, _logging(home.logs, run.run_id):
+        if not journal.claim(epoch, owner):
+            _log.warning("run %s: epoch %s is not ours", run.run_id, epoch)
+            return False
+        with _signals() as told:
+            try:
+                _coordinate(grid, home, run, journal, epoch, told)
+            except FedsiteError as error:
+                _log.exception("run %s could not be driven", run.run_id)
+                _fail(run, journal, str(error))
+        return True
+
+
+def _coordinate(
+    grid: Grid, home: ServerHome, run: RunDirectory, journal: Journal, epoch: int, told: threading.Event
+) -> None:
+    from fedsite.server.publication import Publication
+    from fedsite.server.release import Signer
+
+    plan = run.plan()
+    key = home.signing_key()
+    link = FlowerLink(grid, home.database, reply_bytes=plan.cost.bytes_up)
+    coordinator = Coordinator(
+        run=run,
+        link=link,
+        journal=journal,
+        key=key,
+        run_key=run_key(plan, run, key),
+        attempt=epoch,
+        publish=Publication(Signer(home.releases, key, plan.federation)),
+        stopping=lambda: told.is_set() or link.ended or run.stop_file.exists(),
+    )
+    coordinator.run()
+
+
+def run_key(plan: RoundPlan, run: RunDirectory, key: SigningKey) -> sealing.RunKey | None:
+    """The run's decryption key: the stored one, or a new one that is stored before any site hears of it.
+
+    It is encrypted under a key derived from the federation's signing key: a copied run directory alone opens nothing.
+
+    Raises:
+        IntegrityError: the stored key was stored by another server.
+    """
+    if plan.protection.mode == "none":
+        return None
+    wrapping = sha256(enc("fedsite/run-key-wrapping/1", key.seed, run.run_id.encode("ascii")))
+    if run.key_file.exists():
+        return sealing.RunKey.load_encrypted(run.key_file, wrapping)
+    made = sealing.make_run_key()
+    made.save_encrypted(run.key_file, wrapping)
+    return made
+
+
+def _fail(run: RunDirectory, journal: Journal, reason: str) -> None:
+    """A run that could not even start has a result too."""
+    with contextlib.suppress(FedsiteError):
+        record = Record(run.plan())
+        result = record.result(outcome="failed", reason=reason, seconds=0.0, metric=None, release=None)
+        storage.write_atomic(run.result_file, documents.canonical(result))
+    run.key_file.unlink(missing_ok=True)
+    journal.record("finished", outcome="failed", reason=reason, metric=None, seconds=0.0)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT ask for the end of the run; a second one gets Flower's own handling."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        told.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _logging(folder: Path, run_id: str) -> Iterator[None]:
+    """What the round loop has to say goes to a file of the run's own."""
+    storage.private_directory(folder)
+    handler = logging.FileHandler(folder / f"run-{run_id}.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("fedsite")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

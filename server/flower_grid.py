@@ -1,0 +1,154 @@
+"""The round loop's Link over Flower's Grid: few calls, one reply in memory at a time as far as replies are large.
+
+Flower's own loop sleeps three seconds between looks and inflates every reply at once; this one asks for as many replies
+as fit into `BATCH_BYTES`, and looks more often the younger the question is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import Message
+from flwr.serverapp import Grid
+from flwr.supercore.run import RunNotRunningException
+
+from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.keys import VerifyKey
+from fedsite.protocol.messages import Frame
+from fedsite.protocol.records import from_record, to_record
+from fedsite.server.fleet import read_sites
+from fedsite.server.link import Failure, SiteLink
+
+BATCH_BYTES = 64 << 20  # of messages in memory at once, sent or received
+FASTEST_S, SLOWEST_S = 0.01, 0.25  # between two looks for replies, seconds
+PATIENCE = 0.05  # of a question's age is waited between two looks: no reply is taken much later than it could be
+ROSTER_S = 0.25  # who is online is known for so long, seconds
+MESSAGE_TYPE = "query"
+_MAX_BATCH = 256  # messages
+
+_log = logging.getLogger(__name__)
+
+
+class FlowerLink:
+    """Link for one Flower run."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        database: Path,
+        *,
+        reply_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            grid: of the ServerApp.
+            database: fedsite.db, read only.
+            reply_bytes: expected size of a reply.
+            clock: monotonic seconds.
+            wait: sleeps.
+        """
+        self._grid = grid
+        self._database = database
+        self._batch = max(1, min(_MAX_BATCH, BATCH_BYTES // max(1, reply_bytes)))
+        self._clock = clock
+        self._wait = wait
+        self._asked_at = clock()
+        self._roster: list[SiteLink] = []
+        self._roster_at = float("-inf")
+        self._next = 0
+        self.ended = False  # Flower says that the run is over
+
+    def sites(self) -> list[SiteLink]:
+        """Enrolled, unrevoked sites that are online, by name."""
+        if self._clock() - self._roster_at > ROSTER_S:
+            online = {str(node) for node in self._try(self._grid.get_node_ids, [])}
+            self._roster = [
+                SiteLink(
+                    site_id=site.site_id, name=site.name, node_id=site.node_id, public_key=VerifyKey(site.identity)
+                )
+                for site in read_sites(self._database)
+                if site.revoked is None and site.node_id in online
+            ]
+            self._roster_at = self._clock()
+        return list(self._roster)
+
+    def send(self, messages: Sequence[tuple[SiteLink, Frame]], expires_s: float) -> list[str | None]:
+        """Push in batches; blobs that several frames share are uploaded once."""
+        found: list[str | None] = []
+        for batch in _batches(messages):
+            pushed = self._try(lambda batch=batch: list(self._grid.push_messages(_pack(batch, expires_s))), [])
+            # Flower answers with an empty list when a batch is too large for it.
+            found += [message or None for message in pushed] if len(pushed) == len(batch) else [None] * len(batch)
+        self._asked_at = self._clock()
+        return found
+
+    def poll(self, message_ids: Collection[str], wait_s: float) -> Iterator[tuple[str, Frame | Failure]]:
+        """Replies that have arrived; waits up to `wait_s` seconds for the first one."""
+        until = self._clock() + wait_s
+        while True:
+            arrived = self._pull(list(message_ids))
+            if arrived:
+                while arrived:
+                    yield self._read(arrived.pop(0))
+                return
+            now = self._clock()
+            pause = min(max(PATIENCE * (now - self._asked_at), FASTEST_S), SLOWEST_S)
+            if self.ended or now + pause >= until:
+                self._wait(max(0.0, until - now))
+                return
+            self._wait(pause)
+
+    def forget(self, message_ids: Collection[str]) -> None:
+        """Nothing to do: an instruction expires on its own, and a reply with the Flower run."""
+
+    def _pull(self, message_ids: list[str]) -> list[Message]:
+        """Replies among a batch of the ids; every id gets its turn."""
+        if not message_ids:
+            return []
+        start = self._next % len(message_ids)
+        self._next = start + self._batch
+        chosen = (message_ids[start:] + message_ids[:start])[: self._batch]
+        return self._try(lambda: list(self._grid.pull_messages(chosen)), [])
+
+    def _read(self, message: Message) -> tuple[str, Frame | Failure]:
+        # A dead site is reported by the SuperLink itself: only this id says whose reply it stands for.
+        asked = message.metadata.reply_to_message_id
+        if message.has_error():
+            return asked, Failure(reason=f"Flower error {message.error.code}: {message.error.reason}")
+        try:
+            return asked, from_record(message.content)
+        except FedsiteError as error:
+            return asked, Failure(reason=str(error))
+
+    def _try(self, action: Callable[[], Any], otherwise: Any) -> Any:
+        """Do it; a SuperLink that is away for a moment is no reason to end a run."""
+        try:
+            return action()
+        except RunNotRunningException:
+            self.ended = True
+        except httpx.HTTPError as error:
+            _log.warning("the SuperLink does not answer: %s", error)
+        return otherwise
+
+
+def _batches(messages: Sequence[tuple[SiteLink, Frame]]) -> Iterable[Sequence[tuple[SiteLink, Frame]]]:
+    start, size = 0, 0
+    for index, (_, frame) in enumerate(messages):
+        if index > start and (size + frame.size > BATCH_BYTES or index - start >= _MAX_BATCH):
+            yield messages[start:index]
+            start, size = index, 0
+        size += frame.size
+    if start < len(messages):
+        yield messages[start:]
+
+
+def _pack(batch: Sequence[tuple[SiteLink, Frame]], expires_s: float) -> list[Message]:
+    return [Message(to_record(frame), int(site.node_id), MESSAGE_TYPE, ttl=expires_s) for site, frame in batch]

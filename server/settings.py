@@ -1,0 +1,213 @@
+"""What `fedsite launch` is told: typed settings, filled by Hydra from conf/ and the command line.
+
+`None` means the task's recommendation (`Choices` holds what came of it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fedsite.protocol import shape
+from fedsite.protocol.errors import ConfigError
+
+CONFIG_MODULE = "fedsite.conf"
+ROOT = "launch"
+GROUPS = ("privacy", "protection", "rounds", "strategy", "release", "experiment")
+TASK_KEY = "task_name"  # Hydra takes `task` for the folder of that name
+OPEN = ("model.options", "strategy.options")  # whatever keys the architecture or the strategy has
+_NEXT = "fedsite launch --help"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Where the model comes from."""
+
+    name: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # laid over the task's
+    init: str | None = None  # safetensors file
+    trainable: str = "all"  # all, head, or a glob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """Overrides of what a site does in a round (protocol.plan.LocalPlan)."""
+
+    steps: int | None = None
+    sampling_rate: float | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    proximal: float | None = None
+    learning_rate_decay: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacySettings:
+    """Overrides of protocol.plan.PrivacyPlan; the noise of DP-SGD is solved from `epsilon` unless it is given."""
+
+    mode: Literal["none", "sample"]
+    unit: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    clip: float | None = None
+    batch: float | None = None
+    noise_multiplier: float | None = None
+    statistics_noise: float | None = None
+    evaluation_noise: float | None = None
+    calibration_noise: float | None = None
+    accountant: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode == "none" and self.epsilon is not None:
+            raise ConfigError(
+                f"privacy.epsilon is {self.epsilon} with privacy=none",
+                allowed="an epsilon with privacy=sample",
+                next_step=f"fedsite launch privacy=sample privacy.epsilon={self.epsilon:g}",
+            )
+        if self.mode == "sample" and (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ConfigError(
+                f"privacy.epsilon is {self.epsilon} and privacy.noise_multiplier is {self.noise_multiplier}",
+                allowed="one of them",
+                next_step="privacy.epsilon=8, or privacy.epsilon=null privacy.noise_multiplier=1.1",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtectionSettings:
+    """How updates travel."""
+
+    mode: Literal["sealed", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundsSettings:
+    """Bounds of a round (protocol.plan.RoundsPlan)."""
+
+    count: int | None = None
+    minimum: int
+    goal: int | None = None
+    over_select: float
+    deadline_s: float  # seconds
+    wait_s: float  # seconds
+    evaluate_every: int
+    patience: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategySettings:
+    """How updates become the next model."""
+
+    name: str
+    options: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSettings:
+    """What is made of the result."""
+
+    enabled: bool
+    parity: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSettings:
+    """A run as it was asked for."""
+
+    task: str
+    task_file: str | None = None
+    seed: int = 0
+    model: ModelSettings
+    local: LocalSettings
+    privacy: PrivacySettings
+    protection: ProtectionSettings
+    rounds: RoundsSettings
+    strategy: StrategySettings
+    release: ReleaseSettings
+
+
+def compose(overrides: Sequence[str]) -> LaunchSettings:
+    """Read conf/launch.yaml with `key=value` overrides laid over it.
+
+    Raises:
+        ConfigError: unknown key, group or value; the nearest one is named.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        known = _renamed(OmegaConf.to_container(hydra_compose(ROOT), resolve=True))
+        checked = [_check(item, known) for item in overrides]
+        try:
+            config = hydra_compose(ROOT, overrides=checked)
+            value: Any = OmegaConf.to_container(config, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"{' '.join(overrides)}: {reason}", next_step=_NEXT) from None
+    settings = shape.read(LaunchSettings, _renamed(value))
+    if settings.task_file is not None and any(item.startswith("task=") for item in overrides):
+        raise ConfigError("task and task_file are both given", allowed="one of them", next_step=_NEXT)
+    return settings
+
+
+def choices(group: str) -> list[str]:
+    """Names in a group of conf/."""
+    from importlib import resources
+
+    folder = resources.files(CONFIG_MODULE).joinpath(group)
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def _check(override: str, known: Any) -> str:
+    """One override in Hydra's words, refused with the nearest name when it means nothing."""
+    key, separator, value = override.partition("=")
+    if not separator or not key or key.startswith(("+", "~")):
+        raise ConfigError(f"argument {override!r}", allowed="key=value", next_step=_NEXT)
+    if key in GROUPS:
+        if value not in choices(key):
+            raise ConfigError(f"{key}={value}", allowed=shape.nearest(value, choices(key)), next_step=_NEXT)
+        return override
+    if key == "data" or key.startswith("data."):
+        raise ConfigError(
+            f"override {key}", allowed="data is each site's own matter", next_step=f"at the site: fedsite up {override}"
+        )
+    if any(key.startswith(f"{prefix}.") for prefix in OPEN):
+        return f"++{override}"
+    node = known
+    for depth, part in enumerate(parts := key.split(".")):
+        if not isinstance(node, dict) or part not in node:
+            here = ".".join(parts[:depth])
+            names = [f"{here}.{name}" if here else name for name in node] if isinstance(node, dict) else [here]
+            raise ConfigError(
+                f"unknown override {key}",
+                allowed=shape.nearest(key, names + ([] if here else list(GROUPS[-1:]))),
+                next_step=_NEXT,
+            )
+        node = node[part]
+    if isinstance(node, dict):
+        keys = ", ".join(f"{key}.{name}" for name in node)
+        raise ConfigError(f"{override} sets a whole section", allowed=keys, next_step=_NEXT)
+    # Paths and globs are not Hydra's grammar: what the shell passed is meant as it stands.
+    literal = key in ("task", "task_file", "model.init", "model.trainable") and value != "null"
+    key = TASK_KEY if key == "task" else key
+    return f"{key}={_quoted(value) if literal else value}"
+
+
+def _renamed(value: Any) -> dict[str, Any]:
+    return {"task" if key == TASK_KEY else key: item for key, item in value.items()}
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def absolute(path: str) -> Path:
+    """A path as the user meant it, relative to where the command was typed."""
+    return Path(path).expanduser().absolute()
