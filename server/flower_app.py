@@ -16,16 +16,16 @@ from types import FrameType
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedsite.protocol import documents, sealing, storage
+from fedsite.protocol import sealing, storage
 from fedsite.protocol.encoding import enc, sha256
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.plan import RoundPlan
+from fedsite.server import ending
 from fedsite.server.coordinator import Coordinator
 from fedsite.server.flower_grid import FlowerLink
 from fedsite.server.home import ServerHome
 from fedsite.server.journal import Journal
-from fedsite.server.record import Record
 from fedsite.server.runs import RunDirectory
 
 app = ServerApp()
@@ -61,7 +61,7 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
                 _coordinate(grid, home, run, journal, epoch, told)
             except FedsiteError as error:
                 _log.exception("run %s could not be driven", run.run_id)
-                _fail(run, journal, str(error))
+                ending.end(run, journal, "failed", str(error))
         return True
 
 
@@ -103,16 +103,6 @@ def run_key(plan: RoundPlan, run: RunDirectory, key: SigningKey) -> sealing.RunK
     made = sealing.make_run_key()
     made.save_encrypted(run.key_file, wrapping)
     return made
-
-
-def _fail(run: RunDirectory, journal: Journal, reason: str) -> None:
-    """A run that could not even start has a result too."""
-    with contextlib.suppress(FedsiteError):
-        record = Record(run.plan())
-        result = record.result(outcome="failed", reason=reason, seconds=0.0, metric=None, release=None)
-        storage.write_atomic(run.result_file, documents.canonical(result))
-    run.key_file.unlink(missing_ok=True)
-    journal.record("finished", outcome="failed", reason=reason, metric=None, seconds=0.0)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,93 @@
+"""`fedsite launch task=… [key=value …]`: plan a run, journal it, and start it on the running server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsite.protocol import output
+
+if TYPE_CHECKING:
+    from fedsite.server.home import ServerHome
+    from fedsite.server.planning import Planned
+    from fedsite.server.runs import RunDirectory
+
+SCHEMA = "fedsite.launched/1"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("launch", rich_help_panel="Central team")(launch)
+
+
+def launch(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="task=NAME task_file=FILE privacy=none|sample privacy.epsilon=8 rounds.count=N rounds.minimum=N "
+            "local.learning_rate=X model.init=FILE model.trainable=head release=none experiment=NAME seed=S …",
+        ),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what it will cost each site, and run nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--detach", help="Follow the run, or leave it to the server.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Launch a federated run on the sites that are online."""
+    from fedsite.server import planning, settings
+    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.home import ServerHome
+    from fedsite.server.runs import RunDirectory
+
+    home = ServerHome.default()
+    typed = list(overrides or [])
+    asked = settings.compose(typed)
+    if plan:
+        federation = home.federation().id if home.exists else "0" * 32
+        output.emit(planning.make(asked, federation).forecast(), json)
+        return
+    with AdminClient(home) as client:
+        client.status()  # a server that is away is said before minutes go into planning
+        planned = planning.make(asked, home.federation().id)
+        run = RunDirectory(home.runs / planned.plan.run_id)
+        _start(client, run, planned, typed)
+    _tell(home, run, planned, json, wait)
+    if wait:
+        from fedsite.server.commands.runs import follow
+
+        try:
+            follow(home, run, json)
+        except KeyboardInterrupt:
+            output.say(f"the run goes on; fedsite runs watch {run.run_id}, or: fedsite runs stop {run.run_id}")
+            raise
+
+
+def _start(client: Any, run: RunDirectory, planned: Planned, typed: list[str]) -> None:
+    """Journal first, then start: a run that Flower did not take has a result that says so."""
+    from fedsite.protocol.errors import FedsiteError
+    from fedsite.server import ending
+    from fedsite.server.runs import Launch
+
+    run.create(planned.plan, planned.initial, Launch(trained=planned.trained, overrides=tuple(typed)))
+    run.offer(1)
+    try:
+        client.start_run(run.run_id, 1)
+    except FedsiteError as error:
+        ending.close(run, "failed", f"not started: {error.found}")
+        raise
+
+
+def _tell(home: ServerHome, run: RunDirectory, planned: Planned, as_json: bool, wait: bool) -> None:
+    forecast = planned.forecast()
+    if as_json:
+        value = {"schema": SCHEMA, "run_id": run.run_id, "directory": str(run.path), "forecast": forecast}
+        if not wait:
+            output.emit(value, True)
+        return
+    epsilon = "no privacy" if forecast["epsilon"] is None else f"epsilon {forecast['epsilon']:.3g}"
+    text = f"{forecast['rounds']} rounds of {forecast['task']}, {epsilon}, {planned.plan.protection.mode} updates"
+    output.say(f"run {run.run_id}: {text}")
+    if not wait:
+        print(run.run_id)
+        output.say(f"next: fedsite runs watch {run.run_id}")
