@@ -29,6 +29,7 @@ BINS = len(EDGES) + 1  # bin b holds EDGES[b-1] < value <= EDGES[b]; bin 0 also 
 TAP = "tap_"
 _BATCH = 256  # windows
 _NOISY_MARGIN = 1.5  # what noise hides lies above what it shows; clipping hurts int8 more than a range too wide
+_WIDEST = 4.0
 _MISTAKE = 0.05  # chance that noise alone shifts any of the ranges upward
 
 
@@ -96,7 +97,7 @@ def ranges(total: Mapping[str, NDArray[np.floating]], names: list[str], *, noise
     for key, value in rows.items():
         if value.shape != (len(names), BINS):
             raise DataError(f"calibration counts {key} of shape {list(value.shape)}", allowed=f"[{len(names)}, {BINS}]")
-    floor = noise * math.sqrt(2 * math.log(2 * max(len(names), 1) * BINS / _MISTAKE))
+    floor = _floor(noise, 2 * max(len(names), 1))
     found: Ranges = {}
     for index, name in enumerate(names):
         high = _reach(rows["positive"][index], floor)
@@ -116,27 +117,43 @@ def estimate(graph: bytes, names: list[str], x: NDArray[np.floating]) -> Ranges:
     }
 
 
+def widened(found: Ranges, guess: Ranges) -> Ranges:
+    """Ranges read through noise, stretched toward those of synthetic inputs, to four times their size at most.
+
+    What noise hides is rare and large. Clipping it costs far more than a range too wide: a bit per doubling.
+    """
+    return {
+        name: (
+            min(low, max(guess.get(name, (low, high))[0], _WIDEST * low)),
+            max(high, min(guess.get(name, (low, high))[1], _WIDEST * high)),
+        )
+        for name, (low, high) in found.items()
+    }
+
+
 def threshold(
     score: NDArray[np.floating], *, quantile: float = 0.99, factor: float = 1.5, noise: float = 0.0
 ) -> float | None:
     """The alarm threshold: `factor` times the `quantile` of the units' largest scores; None when noise hides it.
 
-    With noise the quantile is where the counts above fall to what is asked or to what noise can hide.
+    With noise the quantile is where the counts above fall to what is asked or to what noise can hide; where noise hides
+    even that, the highest scores that stand out of it.
     """
     row = np.asarray(score, np.float64)
     above = np.cumsum(row[::-1])[::-1]
-    hidden = noise * math.sqrt(2 * math.log(BINS / _MISTAKE)) * np.sqrt(np.arange(BINS, 0, -1))
-    total = float(above[0])
-    if not total > hidden[0] or total <= 0:
-        return None
-    allowed = np.maximum((1.0 - quantile) * total, hidden)
-    # Counts in bins 0..b-1 lie at or below EDGES[b-1]: the first b whose tail is small enough.
-    index = int(np.argmax(above <= allowed)) if (above <= allowed).any() else BINS - 1
-    if noise == 0 and index > 0 and row[index - 1] > 0:
-        inside = (above[index - 1] - allowed[index - 1]) / row[index - 1]
-        upper = EDGES[min(index - 1, len(EDGES) - 1)]
-        return float(factor * upper * 2 ** (-(1.0 - min(inside, 1.0)) / _PER_OCTAVE))
-    return float(factor * EDGES[min(max(index - 1, 0), len(EDGES) - 1)])
+    floor = _floor(noise, 1)
+    hidden = floor * np.sqrt(np.arange(BINS, 0, -1))
+    if not above[0] > max(hidden[0], 0.0):
+        highest = _reach(row, floor)
+        return factor * highest if highest else None
+    allowed = np.maximum((1.0 - quantile) * above[0], hidden)
+    index = int(np.argmax(above <= allowed)) if (above <= allowed).any() else BINS
+    edge = EDGES[min(max(index - 1, 0), len(EDGES) - 1)]
+    if noise > 0 or index == 0 or not row[index - 1] > 0:
+        return float(factor * edge)
+    # The quantile lies inside bin index - 1, whose upper edge this is.
+    inside = (above[index - 1] - allowed[index - 1]) / row[index - 1]
+    return float(factor * edge * 2 ** ((min(inside, 1.0) - 1.0) / _PER_OCTAVE))
 
 
 def synthetic_inputs(
@@ -202,15 +219,23 @@ def _one_hot(values: Floats) -> Floats:
 
 
 def _reach(row: Floats, floor: float) -> float | None:
-    """Upper edge of the highest bin whose tail stands out of the noise; 0 for the bin of zero; None when none does."""
+    """Upper edge of the highest bins that stand out of the noise; 0 for the bin of zero; None when none do."""
     if floor == 0:
         seen = np.flatnonzero(row > 0)
-        return None if not len(seen) else _upper(int(seen[-1]))
-    tail = np.cumsum(row[::-1])[::-1]
-    seen = np.flatnonzero(tail > floor * np.sqrt(np.arange(BINS, 0, -1)))
-    if not len(seen):
-        return None
-    return _upper(int(seen[-1])) * _NOISY_MARGIN
+        return _upper(int(seen[-1])) if len(seen) else None
+    found = []
+    # Maxima crowd within an octave: a few neighbouring bins together stand out where one alone does not.
+    for width, margin in ((1, _NOISY_MARGIN), (2, _NOISY_MARGIN), (_PER_OCTAVE, 1.0)):
+        together = np.convolve(row, np.ones(width))[:BINS]
+        seen = np.flatnonzero(together > floor * math.sqrt(width))
+        if len(seen):
+            found.append(_upper(int(seen[-1])) * margin)
+    return max(found, default=None)
+
+
+def _floor(noise: float, rows: int) -> float:
+    """What noise alone exceeds in any of the bins of `rows` rows with probability `_MISTAKE` at most."""
+    return noise * math.sqrt(2 * math.log(3 * rows * BINS / _MISTAKE))
 
 
 def _upper(index: int) -> float:

@@ -144,6 +144,32 @@ def value(metric: Any, total: Mapping[str, NDArray[np.floating]], *, threshold: 
     return None if threshold is None else scores.f1_above(histogram, threshold)
 
 
+def exact(
+    metric: Any,
+    prediction: NDArray[np.floating],
+    target: NDArray[np.generic],
+    *,
+    scale: float | NDArray[np.floating] = 1.0,
+    reference: NDArray[np.floating] | None = None,
+    threshold: float | None = None,
+) -> float | None:
+    """The metric of raw predictions in one place, without bins or clipping; arguments as in `sums` and `value`."""
+    chosen = read(metric)
+    if chosen.name in REGRESSION:
+        chosen = Metric(name=chosen.name)
+    if chosen.name not in RANKING:
+        return value(chosen, sums(chosen, prediction, target, scale=scale))
+    truth, score = _truth(prediction, target), scores.of(prediction)
+    if chosen.name == "auroc":
+        return scores.exact_auroc(score, truth)
+    if chosen.name == "best_f1":
+        return scores.exact_best_f1(score, truth)
+    if threshold is None:
+        known = score[~truth] if reference is None else scores.of(reference)
+        threshold = float(np.quantile(known, chosen.quantile)) * chosen.factor if len(known) else None
+    return None if threshold is None else scores.exact_f1(score > threshold, truth)
+
+
 def sensitivity(metric: Any) -> float:
     """Largest L2 change of the sums when one privacy unit is added or removed.
 

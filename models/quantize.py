@@ -46,7 +46,11 @@ _NARROWEST = 1e-4  # a range never seen moving still needs a scale above zero
 
 
 def quantize(
-    data: bytes, ranges: calibration.Ranges | None = None, *, inputs: NDArray[np.floating] | None = None
+    data: bytes,
+    ranges: calibration.Ranges | None = None,
+    *,
+    inputs: NDArray[np.floating] | None = None,
+    noisy: bool = False,
 ) -> bytes:
     """The int8 model, same input and output as `data`, any batch size.
 
@@ -55,6 +59,7 @@ def quantize(
         ranges: from the sites' counts (`calibration.ranges`); None, or a tensor left out: estimated from `inputs`.
         inputs: `calibration.synthetic_inputs` in the task's normalised schema range [windows, time, feature]; None:
             unit-scale inputs. Ranges from synthetic inputs cost accuracy (docs/models.md).
+        noisy: the counts carried noise, which hides the rare large values: ranges are widened toward the estimate.
 
     Raises:
         IntegrityError: `data` is not ONNX, or a range is not finite.
@@ -64,8 +69,9 @@ def quantize(
     for name, (low, high) in known.items():
         if not (np.isfinite([low, high]).all() and low <= high):
             raise IntegrityError(f"range of tensor {name} is {low} to {high}", allowed="finite, low to high")
-    if any(name not in known for name in names):
-        known = calibration.estimate(tapped, names, _inputs(data) if inputs is None else inputs) | known
+    if noisy or any(name not in known for name in names):
+        guess = calibration.estimate(tapped, names, _inputs(data) if inputs is None else inputs)
+        known = guess | (calibration.widened(known, guess) if noisy else known)
     model = graph.decode(graph.prepared(data))
     for scan in graph.scans(model):
         inner = graph.body(scan)

@@ -79,6 +79,35 @@ def quantile(counts: Floats, q: float) -> float | None:
     return float(EDGES[index - 1] * (EDGES[index] / EDGES[index - 1]) ** inside)
 
 
+def exact_auroc(score: Floats, truth: NDArray[np.bool_]) -> float | None:
+    """The same area from the scores themselves (Mann and Whitney's statistic, ties counted half)."""
+    positive = int(truth.sum())
+    normal = len(truth) - positive
+    if not positive or not normal:
+        return None
+    _, index, ties = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(ties) - (ties - 1) / 2)[index]
+    return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * normal))
+
+
+def exact_best_f1(score: Floats, truth: NDArray[np.bool_]) -> float | None:
+    """The largest F1 any threshold gives."""
+    if not truth.any():
+        return None
+    order = np.argsort(-score, kind="stable")
+    hits, called = np.cumsum(truth[order]), np.arange(1, len(truth) + 1)
+    # A threshold cannot fall between equal scores.
+    last = np.append(np.diff(score[order]) != 0, True)
+    return float((2 * hits / (called + truth.sum()))[last].max())
+
+
+def exact_f1(called: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float | None:
+    """F1 of a decision; None without positive windows."""
+    if not truth.any():
+        return None
+    return float(2 * (called & truth).sum() / (called.sum() + truth.sum()))
+
+
 def _share_above(threshold: float) -> Floats:
     lower = np.concatenate([[0.0], EDGES])
     upper = np.concatenate([EDGES, [np.inf]])
