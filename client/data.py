@@ -27,14 +27,14 @@ def location(settings: Settings, task: Task) -> DataLocation:
 def source_id(task: Task, where: DataLocation) -> str:
     """What the budget charges: the data itself, under whatever name the centre asks for it.
 
+    A file is charged as a whole, whichever of its sites, rows or columns a run reads: too much rather than too little.
+
     Raises:
         TelemetryError: neither the site nor the task names any data.
     """
     if where.path is None and task.data.file is None:
-        return f"synthetic:{where.seed}#{where.number()}"
-    path = os.path.realpath(where.source(task))
-    # A file of the site's own is charged as a whole, whatever part of it a task reads.
-    return path if where.path is not None and where.site is None else f"{path}#{where.site}"
+        return f"synthetic {task.data.generator or task.name}"
+    return os.path.realpath(where.source(task))
 
 
 def stamp(task: Task, where: DataLocation) -> tuple[Any, ...]:

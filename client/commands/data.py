@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,34 +66,47 @@ def _named(chosen: Settings) -> list[str]:
 
 
 def _check(name: str, chosen: Settings) -> dict[str, Any]:
-    """One task's findings; the data's own errors are findings, an unknown task is an error."""
+    """One task's findings and counts.
+
+    Raises:
+        TaskError: there is no such task, or it is wrong itself.
+    """
     from fedsite.client import data
-    from fedsite.telemetry import loading
+    from fedsite.telemetry import contract, loading
     from fedsite.telemetry.errors import TaskError, TelemetryError
     from fedsite.telemetry.task import load_task
 
     task = load_task(name)
     where = data.location(chosen, task)
-    value: dict[str, Any] = {"task": task.name, "ok": True, "source": "", "windows": 0, "holdout": 0, "entities": 0}
-    try:
-        value["source"] = data.source_id(task, where)
-        found = loading.load_site(task, where)
-    except TaskError:
-        raise
-    except TelemetryError as error:
-        finding = {
-            "code": str(error.code),
-            "found": error.found,
-            "allowed": error.allowed,
-            "next": error.next_step,
+    findings = [
+        {
+            "code": str(finding.code),
+            "severity": finding.severity,
+            "channel": finding.channel,
+            "count": finding.count,
+            "found": finding.text,
+            "allowed": finding.allowed,
+            "next": finding.remedy,
         }
-        return {**value, "ok": False, "findings": [finding]}
-    value |= {
-        "windows": len(found.train),
-        "holdout": len(found.holdout),
-        "entities": len(set(found.train.entity.tolist())),
-    }
-    return {**value, "overlap": found.overlap, "findings": []}
+        for finding in contract.check(task, where, now=time.time())
+    ]
+    ok = all(finding["severity"] != "error" for finding in findings)
+    value: dict[str, Any] = {"task": task.name, "ok": ok, "source": "", "findings": findings}
+    with contextlib.suppress(TelemetryError):
+        value["source"] = data.source_id(task, where)
+    counts = {"windows": 0, "holdout": 0, "entities": 0, "overlap": task.overlap}
+    if ok:
+        try:
+            found = loading.load_site(task, where)
+        except TaskError:
+            raise
+        except TelemetryError as error:
+            failure = {"code": str(error.code), "severity": "error", "channel": "", "count": 0, "found": error.found}
+            findings.append({**failure, "allowed": error.allowed, "next": error.next_step})
+            return {**value, **counts, "ok": False}
+        entities = len(set(found.train.entity.tolist()))
+        counts |= {"windows": len(found.train), "holdout": len(found.holdout), "entities": entities}
+    return {**value, **counts}
 
 
 def _text(checked: list[dict[str, Any]]) -> list[str]:
@@ -100,6 +115,6 @@ def _text(checked: list[dict[str, Any]]) -> list[str]:
         counts = f"{item['windows']} training windows, {item['holdout']} held out, {item['entities']} entities"
         lines.append(f"{item['task']}: {'ok, ' + counts if item['ok'] else 'not ok'}  ({item['source']})")
         for finding in item["findings"]:
-            lines.append(f"  {finding['code']}: {finding['found']}")
+            lines.append(f"  {finding['severity']} ({finding['code']}): {finding['found']}")
             lines += [f"  {name}: {finding[name]}" for name in ("allowed", "next") if finding[name]]
     return lines
