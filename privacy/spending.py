@@ -1,4 +1,4 @@
-"""What one run costs one site: the releases of a plan as spends. The site's budget and the centre's forecast both ask here.
+"""What one run costs one site: the releases of a plan as spends, for the site's budget and for the centre's forecast.
 
 Plain numbers only: plans are read elsewhere.
 """
@@ -38,7 +38,7 @@ def spends_of(
         statistics_noise: noise multiplier of the normalisation statistics, released once; 0 where they are not asked.
         evaluation_noise: noise multiplier of one evaluation; 0 where there is none.
         evaluations: how many evaluations.
-        calibration_noise: noise multiplier of the int8 calibration histograms, released once; 0 where they are not asked.
+        calibration_noise: noise multiplier of the int8 calibration histograms, released once; 0 where not asked.
     """
     found = []
     if rounds > 0:
