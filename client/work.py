@@ -56,8 +56,8 @@ def spends(plan: RoundPlan) -> list[Spend]:
 def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bool = False) -> Values:
     """Sums for the federation's normalisation: `statistics/count` [1], `statistics/sum` [F], `statistics/square` [F].
 
-    Readings are clipped to their public ranges. Nothing under privacy without `statistics_noise`: the schema's ranges
-    normalise then, and no data is read.
+    Readings are clipped to their public ranges, and under privacy each unit to `statistics_bound`. Nothing under
+    privacy without `statistics_noise`: the schema's ranges normalise then, and no data is read.
     """
     privacy = plan.privacy
     windows = data.train
@@ -67,15 +67,25 @@ def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bo
         return {}
     _secure(source, simulated)
     if privacy.unit == "window":
-        found = _named(sums.window_sums(windows.x, data.minimum, data.maximum))
+        units = [windows.x[number : number + 1] for number in range(len(windows))]
     else:
-        found = _named(sums.window_sums(windows.x[:0], data.minimum, data.maximum))
-        for number in np.unique(windows.entity):
-            own = windows.x[windows.entity == number]
-            for name, array in _named(sums.window_sums(own, data.minimum, data.maximum)).items():
-                found[name] = found[name] + array / len(own)  # type: ignore[operator]
-    bound = mechanisms.summed(sums.sensitivity(len(data.features)), len(windows))
-    return _noised(found, bound, privacy.statistics_noise, source)
+        units = [windows.x[windows.entity == number] for number in np.unique(windows.entity)]
+    rows = [_unit_sums(unit, data) for unit in units]
+    contributions = np.array(rows).reshape(len(rows), 1 + 2 * len(data.features))
+    bound = statistics_bound(len(data.features))
+    total = mechanisms.noised_sum(contributions, bound, privacy.statistics_noise, source)
+    count, first, second = np.split(total, [1, 1 + len(data.features)])
+    return _named(sums.Sums(count=count, total=first, square=second))
+
+
+def statistics_bound(features: int) -> float:
+    """Clipping norm of one privacy unit's (count, sums, squares).
+
+    The largest norm a unit could have is √(1 + 2F), with every reading at an end of its range. Readings that use half
+    of it have about √(1 + F/4): clipping there costs them nothing and saves more than half of the noise. A unit beyond
+    it is scaled down as a whole, count included, so that it weighs less in the mean but does not bias it towards zero.
+    """
+    return math.sqrt(1.0 + features / 4.0)
 
 
 def train_round(
@@ -273,6 +283,12 @@ def _scaled(windows: Windows, task: Task, normalisation: Normalisation) -> Windo
 
 def _label_scale(task: Task) -> float:
     return float(task.label.scale or 1.0)
+
+
+def _unit_sums(x: NDArray[np.float32], data: SiteData) -> NDArray[np.float64]:
+    """One privacy unit's (count, sums, squares), its windows averaged: [1 + 2F]."""
+    found = sums.window_sums(x, data.minimum, data.maximum)
+    return np.concatenate([found.count, found.total, found.square]) / len(x)
 
 
 def _named(found: sums.Sums) -> Values:

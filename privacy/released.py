@@ -1,0 +1,104 @@
+"""Everything that depends on a site's data and leaves the site: with its mechanism and charge, or "not private".
+
+docs/privacy.md holds this table as text (a test compares them) and the threat model points to it. Whoever adds a value
+to a reply adds a row here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NOT_PRIVATE = "not private"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """One thing that leaves."""
+
+    name: str  # as in the reply, or what an observer sees
+    when: str  # instruction that asks for it
+    bound: str  # what one privacy unit can change, under privacy
+    mechanism: str  # under privacy; `NOT_PRIVATE` where nothing hides it
+    charge: str  # what `client.work.spends` counts; "none" for constants and for what is not private
+
+
+TABLE = (
+    Released(
+        name="statistics/count, statistics/sum, statistics/square",
+        when="prepare",
+        bound="readings clipped to the schema's ranges, then all sums of a unit together to √(1 + features / 4)",
+        mechanism="Gaussian on a grid; left out when statistics_noise is 0 (the schema's ranges normalise)",
+        charge="statistics_noise, once a run",
+    ),
+    Released(
+        name="delta/<parameter>",
+        when="train",
+        bound="gradient of one window or entity clipped to privacy.clip, in each step that samples it",
+        mechanism="DP-SGD: Poisson sampling, Gaussian on a grid, divided by the public privacy.batch",
+        charge="noise_multiplier at sampling_rate, local.steps × rounds",
+    ),
+    Released(
+        name="weight",
+        when="train",
+        bound="none: the constant 1",
+        mechanism="a public constant (without privacy: the number of windows)",
+        charge="none",
+    ),
+    Released(
+        name="loss",
+        when="train",
+        bound="none: never sent",
+        mechanism="left out under privacy",
+        charge="none",
+    ),
+    Released(
+        name="step count",
+        when="train",
+        bound="none: the plan's",
+        mechanism="a public constant; an empty sample is a step of pure noise",
+        charge="none",
+    ),
+    Released(
+        name="evaluation/<sum>",
+        when="train, evaluate",
+        bound="errors clipped to metric.maximum, one count a unit: models.metrics.sensitivity",
+        mechanism="Gaussian on a grid; left out when evaluation_noise is 0",
+        charge="evaluation_noise, each evaluation",
+    ),
+    Released(
+        name="calibration/positive, calibration/negative, calibration/score",
+        when="calibrate",
+        bound="one count a unit in each histogram: models.calibration.sensitivity",
+        mechanism="Gaussian on a grid; never asked when calibration_noise is 0",
+        charge="calibration_noise, once a run",
+    ),
+    Released(
+        name="outcome and refusal code",
+        when="every instruction",
+        bound="one code of a public list; data-missing, data-contract, too-few-windows and plan-invalid (δ against the "
+        "number of units) depend on data",
+        mechanism=NOT_PRIVATE,
+        charge="none",
+    ),
+    Released(
+        name="time and size of a reply",
+        when="every instruction",
+        bound="size is the plan's; the time taken grows with the number of windows and with the batches drawn",
+        mechanism=NOT_PRIVATE,
+        charge="none",
+    ),
+    Released(
+        name="whether a site is online and takes part",
+        when="every round",
+        bound="the site's schedule and its remaining budget",
+        mechanism=NOT_PRIVATE,
+        charge="none",
+    ),
+)
+
+
+def markdown() -> str:
+    """The table for docs/privacy.md."""
+    lines = ["| value | asked by | one unit changes | under privacy | charge |", "|---|---|---|---|---|"]
+    lines += [f"| `{row.name}` | {row.when} | {row.bound} | {row.mechanism} | {row.charge} |" for row in TABLE]
+    return "\n".join(lines) + "\n"
