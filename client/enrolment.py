@@ -169,7 +169,8 @@ def open_connection(directory: Path) -> Connection:
             f"{directory / 'site.crt'} and tls.key do not fit: {error}",
             next_step="ask the central team for a new token, then fedsite join TOKEN",
         ) from None
-    return Connection(known.federation, tls=tls, node_key=node_key, node_id=known.node_id)
+    expires = instants.read(known.certificate_expires)
+    return Connection(known.federation, tls=tls, node_key=node_key, node_id=known.node_id, expires=expires)
 
 
 def _fetch_federation(token: Token, clock: Callable[[], datetime]) -> Federation:

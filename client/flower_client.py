@@ -14,6 +14,7 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError, UnreachableError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import NodeKey
@@ -55,8 +56,18 @@ class _FleetClient(FleetHttpClient):
 class Connection:
     """One site's HTTPS connections to its federation."""
 
-    def __init__(self, federation: Federation, *, tls: ssl.SSLContext, node_key: NodeKey, node_id: int) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        *,
+        tls: ssl.SSLContext,
+        node_key: NodeKey,
+        node_id: int,
+        expires: datetime | None = None,
+    ) -> None:
+        """`expires` is the end of the certificate in `tls`: a server that sees it later hangs up without a word."""
         self.federation = federation
+        self.expires = expires
         self.node_key = node_key
         self.node_id = node_id
         self._http = http_client(federation.host, tls)
@@ -147,6 +158,11 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
             raise
         raise status_error(error.response, address) from None
     except (httpx.HTTPError, OSError, RuntimeError) as error:
+        if connection.expires is not None and datetime.now(UTC) >= connection.expires:
+            raise TrustError(
+                f"this site's certificate expired at {instants.text(connection.expires)}",
+                next_step="ask the central team for a new token, then fedsite join TOKEN",
+            ) from None
         raise transport_error(error, address) from None
 
 

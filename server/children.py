@@ -132,20 +132,33 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
+    def gone(self) -> bool:
+        """True when nobody of its group is left."""
+        if self.process.poll() is None:
+            return False
+        try:
+            os.killpg(self.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return True
+        return False
+
     def sweep(self) -> None:
         """End what a dead child left behind in its group."""
         self.signal(signal.SIGKILL)
 
 
 def stop_all(children: Sequence[Child], *, grace_s: float = GRACE_S) -> None:
-    """Ask every group to end, wait, and end what is left, grandchildren too."""
-    started = [child for child in children if child.started]
-    for child in started:
-        child.signal(signal.SIGTERM)
-    until = time.monotonic() + grace_s
-    for child in started:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(timeout=max(0.05, until - time.monotonic()))
-    for child in started:
-        child.sweep()
-        child.process.wait()
+    """End one child after the other, each with everything it started: who is named first may still use the others.
+
+    Args:
+        children: in the order of their end.
+        grace_s: seconds each group has before it is ended without being asked.
+    """
+    for child in children:
+        if child.started:
+            child.signal(signal.SIGTERM)
+            until = time.monotonic() + grace_s
+            while time.monotonic() < until and not child.gone():
+                time.sleep(0.02)
+            child.sweep()
+            child.process.wait()

@@ -21,12 +21,14 @@ from fedsite.protocol.enrolment import Answer, Offer, Request, open_request, ref
 from fedsite.protocol.errors import FedsiteError, StorageError, TrustError
 from fedsite.protocol.keys import check_node_key
 from fedsite.protocol.site_document import SiteDocument
+from fedsite.protocol.tokens import Token
 from fedsite.server.fleet import Fleet, Site
 from fedsite.server.home import ServerKeys
 
 _LOG = logging.getLogger(__name__)
 
 _JSON = "application/json"
+_ASK_AGAIN = "ask the central team for a new token: fedsite token create --expires 1h"
 
 
 class Enrolment:
@@ -57,7 +59,7 @@ class Enrolment:
         """
         request = open_request(body)
         now = self._clock()
-        token = tokens.verify(request.token, self._keys.federation, now)
+        token = self._verify(request.token, now)
         with self._lock:
             used = self._fleet.token_use(token.nonce)
             if used is not None:
@@ -66,7 +68,7 @@ class Enrolment:
                 raise TrustError(
                     "this token was used already",
                     allowed="a token of its own for each site",
-                    next_step="ask the central team for a new token: fedsite token create --expires 1h",
+                    next_step=_ASK_AGAIN,
                 )
             identity = request.verify_key.raw
             node_key = check_node_key(request.node_key.encode("ascii"))
@@ -75,6 +77,13 @@ class Enrolment:
             self._fleet.enrol(site, nonce=token.nonce, request=request.digest, answer=answer)
         _LOG.warning("site %s enrolled as %s", site.site_id, site.name)
         return answer
+
+    def _verify(self, text: str, now: datetime) -> Token:
+        try:
+            return tokens.verify(text, self._keys.federation, now)
+        except TrustError as error:
+            error.next_step = error.next_step or _ASK_AGAIN
+            raise
 
     def _issue(self, request: Request, known: Site | None, now: datetime) -> tuple[Site, bytes]:
         federation = self._keys.federation

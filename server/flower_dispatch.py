@@ -51,6 +51,12 @@ class FlowerDispatch:
         self._media_type = PROTOBUF_MEDIA_TYPE
         self._routes = _fleet_routes() | _runtime_routes()
         self._held = HeldPulls()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wake(self, node_id: int) -> None:
+        """Let a held pull of this node look again, and see that the node is gone; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._held.wake, [node_id])
 
     def close(self) -> None:
         """Answer every held pull; the process stops."""
@@ -93,6 +99,8 @@ class FlowerDispatch:
         return Response(result.SerializeToString(deterministic=True), media_type=self._media_type)
 
     async def _pull(self, route: _Route, message: Any, request: Request) -> Any:
+        self._loop = asyncio.get_running_loop()
+
         async def look() -> Any:
             return await run_in_threadpool(self._call, route, message, request)
 

@@ -100,7 +100,7 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
         Target.FLOWER: dispatch,
         Target.ENROLMENT: enrolment_app(enrolment),
         Target.RELEASES: delivery_app(home.releases),
-        Target.ADMIN: admin_app(fleet, nodes, clock=_now),
+        Target.ADMIN: admin_app(fleet, nodes, revoked=dispatch.wake, clock=_now),
         Target.HEALTH: _health,
     }
     secret = home.read_admin_secret()

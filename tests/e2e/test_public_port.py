@@ -1,0 +1,379 @@
+"""What the one public port lets in, against the real server: sites with their own keys, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from flwr.cli.build import build_fab_from_files
+from flwr.proto.control_pb2 import StartRunRequest, StartRunResponse
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+
+from fedsite.client.enrolment import join, open_connection
+from fedsite.client.flower_client import Connection, site_tls
+from fedsite.client.flower_fleet import FleetLink
+from fedsite.protocol import instants, tokens
+from fedsite.protocol.errors import FedsiteError, TrustError, UnreachableError
+from fedsite.protocol.federation import Federation
+from fedsite.protocol.keys import NodeKey
+from fedsite.server import home as homes
+from fedsite.server.guard import FLEET_ROUTES
+
+PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE}
+CLOSED = [
+    "/v1/control/start-run",
+    "/v1/control/list-runs",
+    "/v1/runtime/acquire-task",
+    "/admin/sites",
+    "/health",
+    "/docs",
+]
+
+
+def _federation(running: Any) -> Federation:
+    return Federation.parse((running.state / "federation.json").read_bytes())
+
+
+def _http(running: Any, site: str | None, node_key: str | None = None) -> httpx.Client:
+    """A client with the certificate of `site`, that names the node key of another one in Flower's header."""
+    state = running.site_state(site) if site else None
+    files = (str(state / "site.crt"), str(state / "tls.key")) if state else (None, None)
+    headers = dict(PROTOBUF)
+    if node_key:
+        key = NodeKey.load(running.site_state(node_key) / "node.key").public_pem
+        headers["flwr-public-key"] = base64.b64encode(key).decode()
+    federation = _federation(running)
+    return httpx.Client(
+        verify=site_tls(federation, *files),
+        base_url=f"https://{federation.address}",
+        headers=headers,
+        trust_env=False,
+        timeout=30,
+    )
+
+
+@contextlib.contextmanager
+def _link(running: Any, site: str) -> Iterator[FleetLink]:
+    with FleetLink(open_connection(running.site_state(site))) as link:
+        link.activate()
+        yield link
+
+
+def test_control_and_runtime_calls_are_refused_to_everybody(federation: Any) -> None:
+    body = StartRunRequest(fab=Fab(content=b"code")).SerializeToString()
+    with _http(federation, None) as stranger, _http(federation, "alpha", "alpha") as site:
+        for path in CLOSED:
+            assert stranger.post(path, content=body).status_code == 401
+            assert site.post(path, content=body).status_code == 404
+            assert site.get(path).status_code == 404
+
+
+def test_without_a_certificate_everything_but_enrolment_is_refused(federation: Any) -> None:
+    with _http(federation, None, "alpha") as stranger:
+        for path in sorted(FLEET_ROUTES):
+            assert stranger.post(path).status_code == 401
+        assert stranger.get("/releases/1/manifest.json").status_code == 401
+        assert stranger.get("/anything").status_code == 401
+        assert stranger.get("/enrol").status_code == 200
+        assert stranger.post("/enrol", content=b"{}").status_code in (400, 403)
+        assert stranger.post("/enrol", content=b"x" * (1 << 20)).status_code == 413
+
+
+def test_another_sites_certificate_is_refused(federation: Any) -> None:
+    with _http(federation, "alpha", "beta") as mixed:
+        for path in sorted(FLEET_ROUTES):
+            assert mixed.post(path).status_code == 403
+    # The whole link, with beta's signing key and node id, over a connection with alpha's certificate.
+    beta = open_connection(federation.site_state("beta"))
+    alpha = federation.site_state("alpha")
+    tls = site_tls(_federation(federation), str(alpha / "site.crt"), str(alpha / "tls.key"))
+    link = FleetLink(Connection(_federation(federation), tls=tls, node_key=beta.node_key, node_id=beta.node_id))
+    with pytest.raises(TrustError):
+        link.activate()
+    link.close()
+
+
+def test_a_certificate_of_another_authority_does_not_pass_the_handshake(federation: Any, tmp_path: Path) -> None:
+    other = homes.ServerHome(tmp_path / "server")
+    homes.create(other, name="other", address="127.0.0.1:9443", now=instants.now())
+    # The foreign authority's own server certificate stands in for any certificate it could issue.
+    tls = site_tls(_federation(federation), str(other.tls_certificate), str(other.tls_key))
+    alpha = open_connection(federation.site_state("alpha"))
+    link = FleetLink(Connection(_federation(federation), tls=tls, node_key=alpha.node_key, node_id=alpha.node_id))
+    # The server hangs up during the handshake; whether its reason arrives is up to the network.
+    with pytest.raises((TrustError, UnreachableError)):
+        link.activate()
+    link.close()
+
+
+def test_a_server_of_another_authority_is_not_trusted(federation: Any, tmp_path: Path) -> None:
+    other = homes.create(
+        homes.ServerHome(tmp_path / "server"), name="other", address=f"127.0.0.1:{federation.port}", now=instants.now()
+    )
+    alpha = open_connection(federation.site_state("alpha"))
+    link = FleetLink(Connection(other, tls=site_tls(other), node_key=alpha.node_key, node_id=alpha.node_id))
+    with pytest.raises(TrustError, match="authority"):
+        link.activate()
+    link.close()
+
+
+def test_tls_below_1_3_is_refused(federation: Any) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.check_hostname = False
+    old.verify_mode = ssl.CERT_NONE
+    with pytest.raises(httpx.ConnectError), httpx.Client(verify=old, trust_env=False) as client:
+        client.get(f"https://127.0.0.1:{federation.port}/enrol")
+
+
+def test_a_revoked_site_is_refused_on_a_connection_that_stays_open(federation: Any) -> None:
+    federation.join_site("gamma")
+    with _http(federation, "gamma", "gamma") as kept, _link(federation, "gamma") as link:
+        assert link.pull(wait_s=0) is None
+        before = kept.get("/releases/1/manifest.json")
+        assert before.status_code == 404
+        assert federation.cli("sites", "revoke", "gamma", "--json").value["state"] == "revoked"
+        after = kept.get("/releases/1/manifest.json")
+        assert after.status_code == 403
+        peers = [answer.extensions["network_stream"].get_extra_info("client_addr") for answer in (before, after)]
+        assert peers[0] == peers[1]
+        with pytest.raises(TrustError, match="revoked"):
+            link.pull(wait_s=0)
+    listed = federation.cli("sites", "list", "--json").value["sites"]
+    assert [site["state"] for site in listed if site["name"] == "gamma"] == ["revoked"]
+
+
+def test_a_held_pull_ends_when_its_site_is_revoked(federation: Any) -> None:
+    federation.join_site("delta")
+    with _link(federation, "delta") as link:
+        threading.Timer(0.3, lambda: federation.cli("sites", "revoke", "delta")).start()
+        with pytest.raises(TrustError):
+            link.pull(wait_s=20.0)
+
+
+def test_loopback_asks_for_the_secrets(federation: Any) -> None:
+    with httpx.Client(base_url=f"http://{federation.loopback}", trust_env=False, headers=PROTOBUF) as local:
+        assert local.get("/health").json() == {"status": "ok"}
+        assert local.get("/admin/sites").status_code == 401
+        assert local.post("/v1/control/list-runs").status_code == 401
+        assert local.get("/admin/sites", headers={"authorization": "Bearer wrong"}).status_code == 401
+        asked = local.post("/v1/runtime/acquire-task", content=AcquireTaskRequest().SerializeToString())
+        assert asked.status_code in (401, 403)
+        assert local.post("/v1/runtime/pull-messages", headers={"flwr-task-token": "x"}).status_code in (401, 403)
+
+
+SERVER_APP = """
+import json, os, pathlib, time
+from flwr.app import Message
+from flwr.serverapp import ServerApp
+from fedsite.protocol.messages import Frame
+from fedsite.protocol.records import from_record, to_record
+
+pathlib.Path(os.environ["MARK"] + ".server").write_text("ran")
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    small = Frame(header=b"{}", signature=bytes(64), blobs={"values": b"small"})
+    large = Frame(header=b"{}", signature=bytes(64), blobs={"model": os.urandom(30 << 20)})
+    found = {}
+    for name, frame in (("small", small), ("large", large)):
+        sent = {m: n for n in grid.get_node_ids()
+                for m in grid.push_messages([Message(to_record(frame), n, "query", ttl=60)])}
+        until = time.monotonic() + 60
+        # A site that does not understand need not answer: two seconds after the first reply nobody waits any more.
+        while sent and time.monotonic() < until:
+            for reply in grid.pull_messages(list(sent)):
+                node = sent.pop(reply.metadata.reply_to_message_id)
+                got = None if reply.has_error() else from_record(reply.content)
+                found[f"{name} {node}"] = got is not None and got.blobs == frame.blobs
+                until = min(until, time.monotonic() + 2)
+    path = pathlib.Path(os.environ["MARK"] + ".tmp")
+    path.write_text(json.dumps(found))
+    path.rename(os.environ["MARK"])
+"""
+CLIENT_APP = """
+import os, pathlib
+pathlib.Path(os.environ["MARK"] + ".client").write_text("ran")
+from flwr.clientapp import ClientApp
+app = ClientApp()
+@app.query()
+def query(message, context):
+    pathlib.Path(os.environ["MARK"] + ".client").write_text("ran")
+    return message
+"""
+BUNDLE = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "intruder"
+version = "0.1.0"
+description = "code"
+license = "Apache-2.0"
+[tool.flwr.app]
+publisher = "somebody"
+[tool.flwr.app.components]
+serverapp = "intruder.server:app"
+clientapp = "intruder.client:app"
+"""
+
+
+def test_a_bundle_full_of_code_runs_at_no_site_and_large_frames_come_through(federations: Any, tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": BUNDLE.encode(),
+        "intruder/__init__.py": b"",
+        "intruder/server.py": SERVER_APP.encode(),
+        "intruder/client.py": CLIENT_APP.encode(),
+    }
+    mark = tmp_path / "mark"
+    with federations.Federation(tmp_path / "f", environment={"MARK": str(mark)}) as running:
+        for name in ("agent", "echo"):
+            running.join_site(name)
+        running.start_agent("agent")
+        running.wait_online("agent")
+        stopping = threading.Event()
+
+        def echo() -> None:
+            with _link(running, "echo") as link:
+                while not stopping.is_set():
+                    found = link.pull(wait_s=1.0)
+                    if found is not None:
+                        assert link.push(*found)
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        try:
+            running.wait_online("agent", "echo")
+            secret = (running.state / "admin.secret").read_text()
+            answer = httpx.post(
+                f"http://{running.loopback}/v1/control/start-run",
+                content=StartRunRequest(fab=Fab(content=build_fab_from_files(files)[0])).SerializeToString(),
+                headers={**PROTOBUF, "authorization": f"Bearer {secret}"},
+                trust_env=False,
+                timeout=30,
+            )
+            assert StartRunResponse.FromString(answer.content).run_id
+            until = time.monotonic() + 90
+            while not mark.exists() and time.monotonic() < until:
+                time.sleep(0.1)
+            assert mark.exists(), running.log("server", "agent")
+        finally:
+            stopping.set()
+            thread.join()
+        nodes = {site["name"]: site["node_id"] for site in running.cli("sites", "list", "--json").value["sites"]}
+        found = json.loads(mark.read_text())
+        assert found[f"small {nodes['echo']}"]
+        assert found[f"large {nodes['echo']}"]
+        assert running.agents["agent"].poll() is None, running.log("agent")
+    assert Path(f"{mark}.server").exists()
+    assert not Path(f"{mark}.client").exists()
+
+
+def test_a_killed_link_comes_back_where_it_was_and_stopping_leaves_nobody_behind(
+    federations: Any, tmp_path: Path
+) -> None:
+    with federations.Federation(tmp_path) as running:
+        running.join_site("alpha")
+        with _link(running, "alpha") as link:
+            os.kill(running.info["link_pid"], signal.SIGKILL)
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                with contextlib.suppress(UnreachableError):
+                    assert link.pull(wait_s=0) is None
+                    break
+                time.sleep(0.1)
+            else:
+                raise AssertionError(running.log("server"))
+        after = homes.read_running(homes.ServerHome(running.state))
+        assert after["link_pid"] != running.info["link_pid"]
+        assert (after["loopback"], after["port"]) == (running.info["loopback"], running.info["port"])
+        pids = [after["pid"], after["link_pid"], after["superexec_pid"]]
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not (running.state / "server.json").exists()
+
+
+def test_a_second_server_and_a_taken_port_are_named(federation: Any, federations: Any, tmp_path: Path) -> None:
+    second = federation.cli("server", "up")
+    assert second.code == 2
+    assert "running already" in second.stderr
+    other = federations.Federation(tmp_path)
+    assert other.cli("server", "up").code == 2  # not set up
+    assert other.cli("server", "init", "--address", f"127.0.0.1:{federation.port}").code == 0
+    taken = other.cli("server", "up")
+    assert taken.code == 2
+    assert f"port {federation.port}" in taken.stderr
+    assert "Traceback" not in taken.stderr
+    again = other.cli("server", "init", "--address", "127.0.0.1:1", "--json")
+    assert again.code == 2
+    assert other.cli("server", "init", "--json").value["already"]
+
+
+@pytest.mark.parametrize("damage", ["reused", "forged", "expired", "text"])
+def test_a_token_that_does_not_count_is_refused_with_exit_4(federation: Any, tmp_path: Path, damage: str) -> None:
+    token = federation.token()
+    if damage == "reused":
+        token = federation.token()
+        assert federation.cli("join", "-", home=tmp_path / "first", stdin=token + "\n").code == 0
+    elif damage == "forged":
+        token = token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB")
+    elif damage == "expired":
+        token = federation.token("1s")
+        while instants.now() < instants.read(tokens.read(token).expires):
+            time.sleep(0.1)
+    else:
+        token = "hello"
+    done = federation.cli("join", "-", "--name", f"x-{damage}", home=tmp_path / "site", stdin=token + "\n")
+    assert done.code == 4, done.stderr
+    assert "next:" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "site" / "site" / "site.json").exists()
+
+
+def test_joining_twice_changes_nothing_and_another_federation_is_refused(federation: Any, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    first = join(federation.token(), site, name="twice")
+    unused = federation.token()
+    again = join(unused, site)
+    assert again.already
+    assert again.site_id == first.site_id
+    assert not join(unused, tmp_path / "other", name="thrice").already  # it was not spent
+    other = homes.ServerHome(tmp_path / "server")
+    made = homes.create(other, name="other", address=f"127.0.0.1:{federation.port}", now=instants.now())
+    foreign = tokens.create(made, other.signing_key(), expires_s=60, now=instants.now())
+    with pytest.raises(FedsiteError, match="has joined federation"):
+        join(foreign, site)
+    # The server at that address is not the one that this token pins: nothing secret was sent.
+    with pytest.raises(TrustError, match="not the one this token is for"):
+        join(foreign, tmp_path / "fresh")
+    assert not (tmp_path / "fresh" / "identity.key").exists()
+
+
+def test_a_wrong_clock_is_named_with_its_distance(federation: Any, tmp_path: Path) -> None:
+    for shift, where in ((timedelta(seconds=100), "ahead of"), (timedelta(seconds=-1000), "behind")):
+        with pytest.raises(TrustError, match=rf"\d+ s {where} the server's"):
+            join(federation.token(), tmp_path / where, clock=lambda shift=shift: instants.now() + shift)
+
+
+def test_an_unreachable_server_is_exit_5(federation: Any, federations: Any, tmp_path: Path) -> None:
+    away = homes.ServerHome(tmp_path / "server")
+    address = f"127.0.0.1:{federations.free_port()}"
+    made = homes.create(away, name="away", address=address, now=instants.now())
+    token = tokens.create(made, away.signing_key(), expires_s=60, now=instants.now())
+    done = federation.cli("join", "-", home=tmp_path / "site", stdin=token + "\n")
+    assert done.code == 5
+    assert address in done.stderr
