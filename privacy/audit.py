@@ -54,7 +54,7 @@ def _shown(
     confidence: float,
 ) -> float:
     """ε that one rule shows: from the least its hits and the most its false alarms can be."""
-    from scipy.special import betaincinv
+    from scipy.special import betaincinv  # type: ignore[import-untyped]
 
     edge, above, present = rule
     meant, other = (with_record, without) if present else (without, with_record)
