@@ -116,7 +116,7 @@ def quantize(
     inputs = synthetic(task, normalisation, PROBE, PROBE_SEED)
     names = list(graph.tensors)
     ranges = None if counts is None else calibration.ranges(counts, names, noise=noise)
-    int8 = to_int8(graph.fp32, ranges, inputs=inputs)
+    int8 = to_int8(graph.fp32, ranges, inputs=inputs, noisy=noise > 0)
     threshold = None
     if counts is not None and "score" in counts:
         metric = metrics.read(task.metric)
