@@ -242,7 +242,7 @@ def _until_online(commands: Commands, server: Path, wanted: int) -> None:
     while True:
         commands.check()
         sites = commands.read(server, "sites", "list")["sites"]
-        online = sum(bool(site.get("online")) for site in sites)
+        online = sum(site["state"] == "online" for site in sites)
         if online >= wanted:
             return
         if time.monotonic() > deadline:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 56, 118, 16, 38  # pixels; RIGHT holds the labels at the lines' ends
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 56, 150, 16, 38  # pixels; RIGHT holds the labels at the lines' ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], *, y_label: str) -> str:
 def proportions(parts_of: Sequence[tuple[str, float, str]]) -> str:
     """One bar cut in proportion: (label, amount, figure to print). Empty amounts are left out."""
     # The colour follows the position in the full list, so that two bars of the same parts share their colours.
-    shown = [(index % 6, *part) for index, part in enumerate(parts_of) if part[1] > 0]
+    shown = [(index % 8, *part) for index, part in enumerate(parts_of) if part[1] > 0]
     total = sum(amount for _, _, amount, _ in shown) or 1.0
     cells = [
         f'<div class="cell shade{shade}" style="flex:{amount / total:.5f} 1 0" title="{escape(label)}: {escape(text)}"></div>'

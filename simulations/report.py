@@ -68,7 +68,8 @@ class Round:
     seconds: float
     bytes_up: int
     bytes_down: int
-    metric: float | None  # federated evaluation of the model this round produced; None where none was asked
+    metric: float | None  # of the model this round produced, exact, on all holdouts; None where the round made none
+    federated: float | None = None  # what the centre saw of it: federated evaluation, noised under privacy
     reason: str = ""
 
 
