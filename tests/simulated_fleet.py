@@ -124,6 +124,7 @@ class Play:
     stopping: Callable[[], bool] = lambda: False
     initial: dict[str, Any] = field(default_factory=lambda: dict(INITIAL))
     task: dict[str, Any] = field(default_factory=lambda: dict(TASK))
+    options: dict[str, Any] = field(default_factory=dict)
 
     def plan(self) -> RoundPlan:
         """The plan of a new run."""
@@ -132,7 +133,7 @@ class Play:
             run_id=ids.ulid(),
             created="2026-01-01T00:00:00Z",
             task=self.task,
-            model=ModelPlan(name="mlp", init_hash=weights.digest(self.initial), parameters=5),
+            model=ModelPlan(name="mlp", options=self.options, init_hash=weights.digest(self.initial), parameters=5),
             local=LocalPlan(steps=1, sampling_rate=0.5),
             privacy=self.privacy,
             protection=self.protection,

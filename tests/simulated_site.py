@@ -87,11 +87,21 @@ class SimulatedSite:
             return found | (self.evaluation(model) if header.body["evaluate"] else {})
         if header.kind == "evaluate":
             return self.evaluation(model)
+        if header.kind == "calibrate":
+            return self.calibration(header, frame)
         return {}
 
+    def calibration(self, header: Header, frame: Frame) -> Values:
+        """Counts over windows drawn around zero: what any site with normalised data would send."""
+        from fedsite.models import calibration
+
+        x = np.random.default_rng(0).normal(size=(self.windows, 1, FEATURES)).astype(np.float32)
+        found = calibration.counts(frame.blobs["graph"], header.body["tensors"], x)
+        return {f"calibration/{name}": value for name, value in found.items()}
+
     def evaluation(self, model: Values) -> Values:
-        """Its error is the first weight's distance from the target, a tenth of it, as 10 is the metric's maximum."""
-        error = float(model["w"].reshape(-1)[0] - self.target) / 10.0
+        """The first weight's distance from the target, a tenth of it as 10 is the metric's maximum."""
+        error = float(next(iter(model.values())).reshape(-1)[0] - self.target) / 10.0
         return {
             "evaluation/error": np.array([error**2 * self.windows]),
             "evaluation/count": np.array([float(self.windows)]),
