@@ -86,18 +86,18 @@ def measure(
         alone[name] = fit(open_plan, sites[name], initial, own[name])
     tell("done", total, total)
 
-    def judge(weights: Weights, scaling: Normalisation) -> dict[str, Sums]:
+    def by_site(weights: Weights, scaling: Normalisation) -> dict[str, Sums]:
         return {name: _sums(open_plan, sites[name], weights, scaling) for name in names}
 
-    by_federated = judge(federated, normalisation)
-    by_central = judge(central, central_normalisation)
-    by_alone = {name: judge(alone[name], own[name]) for name in names}
+    by_federated = by_site(federated, normalisation)
+    by_central = by_site(central, central_normalisation)
+    by_alone = {name: by_site(alone[name], own[name]) for name in names}
     everywhere = [_value(task, list(by_alone[name].values())) for name in names]
     at_home = [_value(task, [by_alone[name][name]]) for name in names]
     return Figures(
         federated=_value(task, list(by_federated.values())),
         central=_value(task, list(by_central.values())),
-        initial=_value(task, list(judge(initial, normalisation).values())),
+        initial=judge(plan, sites, initial, normalisation),
         local_only=_mean(everywhere),
         local_only_best=_best(task, everywhere),
         local_only_own=_mean(at_home),
@@ -112,6 +112,15 @@ def measure(
             for index, name in enumerate(names)
         ),
     )
+
+
+def judge(
+    plan: RoundPlan, sites: Mapping[str, SiteData], weights: Weights, normalisation: Normalisation
+) -> float | None:
+    """The exact metric of one model on all holdouts together."""
+    open_plan = dataclasses.replace(plan, privacy=PrivacyPlan())
+    task = read_task(plan.task)
+    return _value(task, [_sums(open_plan, data, weights, normalisation) for data in sites.values()])
 
 
 def fit(plan: RoundPlan, data: SiteData, initial: Weights, normalisation: Normalisation) -> Weights:

@@ -22,6 +22,15 @@ from fedsite.telemetry.statistics import Normalisation
 from fedsite.telemetry.task import Task, read_task
 
 MAX_MODEL = 4 << 30  # bytes
+# The run's phases as a reader thinks of them; what is not named belongs to making the release.
+PHASES = {
+    "prepare": "asking the sites",
+    "train": "rounds",
+    "evaluate": "rounds",
+    "checkpoint": "rounds",
+    "install": "delivery",
+    "finish": "delivery",
+}
 LIMITS = (
     "DP noise is drawn in floating point from the system's generator and snapped to a grid; "
     "the exactness of a discrete sampler is not claimed.",
@@ -57,9 +66,7 @@ def report(
         metric=_metric(task, found, played),
         privacy=_privacy(plan, result, sites),
         sites=_sites(result, found, played, sites),
-        rounds=tuple(
-            Round(**{key: item[key] for key in Round.__dataclass_fields__ if key in item}) for item in result["rounds"]
-        ),
+        rounds=_rounds(result, _curve(plan, files, sites)),
         phases=_phases(result, played),
         release=_release(result, played),
         command=command,
@@ -84,13 +91,44 @@ def _figures(
 ) -> baselines.Figures | None:
     if not files["checkpoints"]:
         return None
-    last = Path(files["checkpoints"][-1])
-    federated = weights.decode(last.read_bytes(), limit=MAX_MODEL)
-    facts = documents.parse(last.with_suffix(".json").read_bytes())["normalisation"]
-    normalisation = Normalisation(mean=np.array(facts["mean"], np.float32), scale=np.array(facts["scale"], np.float32))
+    _, federated, normalisation = _checkpoint(files["checkpoints"][-1])
     # A seed of a private run says nothing of its noise; here it only repeats the baselines' batches.
     local = plan.local if plan.privacy.mode == "none" else plain_local(plan, task)
     return baselines.measure(plan, local, sites, initial, federated, normalisation, tell=tell)
+
+
+def _checkpoint(path: str) -> tuple[int, weights.Arrays, Normalisation]:
+    """Round, weights and normalisation of one checkpoint."""
+    facts = documents.parse(Path(path).with_suffix(".json").read_bytes())
+    found = facts["normalisation"]
+    normalisation = Normalisation(mean=np.array(found["mean"], np.float32), scale=np.array(found["scale"], np.float32))
+    return int(facts["round"]), weights.decode(Path(path).read_bytes(), limit=MAX_MODEL), normalisation
+
+
+def _curve(plan: RoundPlan, files: Mapping[str, Any], sites: Mapping[str, SiteData]) -> dict[int, float | None]:
+    """The exact metric of each round's model."""
+    found = {}
+    for path in files["checkpoints"]:
+        number, arrays, normalisation = _checkpoint(path)
+        found[number] = baselines.judge(plan, sites, arrays, normalisation)
+    return found
+
+
+def _rounds(result: Mapping[str, Any], curve: Mapping[int, float | None]) -> tuple[Round, ...]:
+    return tuple(
+        Round(
+            number=item["number"],
+            outcome=item["outcome"],
+            reason=item["reason"],
+            participants=item["participants"],
+            seconds=item["seconds"],
+            bytes_up=item["bytes_up"],
+            bytes_down=item["bytes_down"],
+            metric=curve.get(item["number"]),
+            federated=item["metric"],
+        )
+        for item in result["rounds"]
+    )
 
 
 def _metric(task: Task, found: baselines.Figures | None, played: demo.Played) -> Metric:
@@ -162,15 +200,20 @@ def _sites(
 def _phases(result: Mapping[str, Any], played: demo.Played) -> tuple[Phase, ...]:
     """The run's own phases, the set-up before it, and what the clock of the run leaves unexplained as start-up."""
     around = dict(played.phases)
-    inside = [
-        Phase(name=item["name"], seconds=item["seconds"], bytes=item["bytes_up"] + item["bytes_down"])
-        for item in result["phases"]
-    ]
-    known = sum(phase.seconds for phase in inside)
+    inside: dict[str, Phase] = {}
+    for item in result["phases"]:
+        name = PHASES.get(item["name"], "release")
+        before = inside.get(name, Phase(name=name, seconds=0.0))
+        inside[name] = Phase(
+            name=name,
+            seconds=round(before.seconds + item["seconds"], 2),
+            bytes=before.bytes + item["bytes_up"] + item["bytes_down"],
+        )
+    known = sum(phase.seconds for phase in inside.values())
     rest = Phase(name="starting and waiting", seconds=round(max(0.0, around.get("run", 0.0) - known), 2))
-    before = Phase(name="set-up and enrolment", seconds=round(around.get("set-up", 0.0), 2))
+    first = Phase(name="set-up and enrolment", seconds=round(around.get("set-up", 0.0), 2))
     after = Phase(name="scoring on the device", seconds=round(around.get("scoring", 0.0), 2))
-    return (before, *inside, rest, after)
+    return (first, rest, *inside.values(), after)
 
 
 def _release(result: Mapping[str, Any], played: demo.Played) -> Release | None:

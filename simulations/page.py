@@ -99,8 +99,7 @@ def _cards(report: Report) -> str:
 
 
 def _learning(report: Report) -> str:
-    points = [(float(item.number), item.metric) for item in report.rounds if item.metric is not None]
-    curve_points = [(x, y) for x, y in points if y is not None]
+    curve_points = [(float(item.number), item.metric) for item in report.rounds if item.metric is not None]
     if report.metric.initial is not None:
         curve_points.insert(0, (0.0, report.metric.initial))
     levels = [
@@ -112,11 +111,11 @@ def _learning(report: Report) -> str:
         if value is not None
     ]
     if not curve_points:
-        return "<section><h2>Learning curve</h2><p>No federated evaluation was asked for: every look at a holdout costs privacy.</p></section>"
+        return "<section><h2>Learning curve</h2><p>No round made a model.</p></section>"
     chart = figures.curve(
         [Line(label="federated", style="global", points=curve_points)], levels, x_label="round", y_label=_metric(report)
     )
-    return f"<section><h2>Learning curve</h2><p>Federated evaluation of the global model after each round, beside what pooling all data or staying alone would give.</p>{chart}</section>"
+    return f"<section><h2>Learning curve</h2><p>The global model after each round, on all holdouts, beside what pooling all data or staying alone would give. A real centre sees only what federated evaluation shows.</p>{chart}</section>"
 
 
 def _sites(report: Report) -> str:
@@ -144,7 +143,7 @@ def _release(report: Report) -> str:
         ("version", f"<code>{escape(release.version)}</code>"),
         (
             "size",
-            f"{_bytes(release.bytes)} int8, {_bytes(release.fp32_bytes)} fp32 ({release.fp32_bytes / max(1, release.bytes):.1f}× smaller)",
+            f"{_bytes(release.bytes)} int8, {_bytes(release.fp32_bytes)} fp32 ({_ratio(release.fp32_bytes, release.bytes)})",
         ),
         (escape(_metric(report)), f"{_value(report.metric.int8)} int8, {_value(report.metric.global_)} fp32"),
         ("verified at", f"{release.verified_sites} of {len(report.sites)} sites: signature, hash and golden self-test"),
@@ -195,10 +194,10 @@ def _rounds(report: Report) -> str:
     rows = "".join(
         f'<tr><td>{item.number}</td><td><span class="outcome {escape(item.outcome)}">{escape(item.outcome)}</span> {escape(item.reason)}</td>'
         f'<td class="num">{item.participants}</td><td class="num">{item.seconds:.2f}</td><td class="num">{_bytes(item.bytes_up)}</td>'
-        f'<td class="num">{_bytes(item.bytes_down)}</td><td class="num">{_value(item.metric)}</td></tr>'
+        f'<td class="num">{_bytes(item.bytes_down)}</td><td class="num">{_value(item.metric)}</td><td class="num">{_value(item.federated)}</td></tr>'
         for item in report.rounds
     )
-    head = f'<tr><th>round</th><th>outcome</th><th class="num">sites</th><th class="num">seconds</th><th class="num">up</th><th class="num">down</th><th class="num">{escape(_metric(report))}</th></tr>'
+    head = f'<tr><th>round</th><th>outcome</th><th class="num">sites</th><th class="num">seconds</th><th class="num">up</th><th class="num">down</th><th class="num">{escape(_metric(report))}</th><th class="num">as the centre saw it</th></tr>'
     return f"<section><h2>Rounds</h2><details{'' if len(report.rounds) > 12 else ' open'}><summary>{len(report.rounds)} rounds</summary><table>{head}{rows}</table></details></section>"
 
 
@@ -224,11 +223,17 @@ def _metric(report: Report) -> str:
 
 
 def _unit(report: Report) -> str:
-    return f" {report.metric.unit}" if report.metric.unit else ""
+    return f" {report.metric.unit}" if report.metric.unit not in ("", "1") else ""
 
 
 def _value(value: float | None) -> str:
     return "–" if value is None else number(value)
+
+
+def _ratio(fp32: int, int8: int) -> str:
+    if fp32 <= int8:
+        return "so few weights that the graph’s own description outweighs them"
+    return f"{fp32 / max(1, int8):.1f}× smaller"
 
 
 def _bytes(count: int) -> str:
@@ -241,4 +246,4 @@ def _bytes(count: int) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 90 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
