@@ -64,6 +64,7 @@ class FlowerLink:
         self._roster: list[SiteLink] = []
         self._roster_at = float("-inf")
         self._next = 0
+        self._away = False
         self.ended = False  # Flower says that the run is over
 
     def sites(self) -> list[SiteLink]:
@@ -131,12 +132,17 @@ class FlowerLink:
     def _try(self, action: Callable[[], Any], otherwise: Any) -> Any:
         """Do it; a SuperLink that is away for a moment is no reason to end a run."""
         try:
-            return action()
+            found = action()
         except RunNotRunningException:
             self.ended = True
+            return otherwise
         except httpx.HTTPError as error:
-            _log.warning("the SuperLink does not answer: %s", error)
-        return otherwise
+            if not self._away:
+                _log.warning("the SuperLink does not answer: %s", error)
+            self._away = True
+            return otherwise
+        self._away = False
+        return found
 
 
 def _batches(messages: Sequence[tuple[SiteLink, Frame]]) -> Iterable[Sequence[tuple[SiteLink, Frame]]]:
