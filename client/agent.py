@@ -108,6 +108,7 @@ class Agent:
         self._clock = clock
         self._stopping = threading.Event()
         self._waiting = False
+        self._ending = False
         self._unsent: tuple[Any, Frame] | None = None
         self._busy_at = clock()
 
@@ -122,7 +123,7 @@ class Agent:
             while not self._stopping.is_set():
                 try:
                     self._report({"state": "connecting"})
-                    self._link.activate()
+                    self._activate()
                     _log.info("connected")
                     failures = 0
                     self._serve()
@@ -135,18 +136,20 @@ class Agent:
         except Stopped:
             pass
         finally:
+            self._ending = True
             self._worker.close()
             self._link.close()
 
     def stop(self) -> None:
-        """End the loop: at once where it waits, after the answer where it works. For signal handlers.
+        """End the loop: at once where it waits or when asked twice, else after the answer. For signal handlers.
 
         Raises:
             Stopped: the loop was waiting; it is caught by `run`, in whose thread a signal handler runs.
         """
+        again = self._stopping.is_set()
         self._stopping.set()
         self._worker.interrupt()
-        if self._waiting:
+        if (self._waiting or again) and not self._ending:
             self._waiting = False
             raise Stopped
 
@@ -165,7 +168,7 @@ class Agent:
                     raise
                 # A server that was restarted may have to be told again who we are; once.
                 known = False
-                self._link.activate()
+                self._activate()
                 continue
             if pulled is None:
                 self._worker.close_if_idle()
@@ -177,6 +180,13 @@ class Agent:
             self._busy_at = self._clock()
             self._send()
             self._report({"state": "idle"})
+
+    def _activate(self) -> None:
+        self._wait_begins()
+        try:
+            self._link.activate()
+        finally:
+            self._waiting = False
 
     def _pull(self) -> tuple[Any, Frame] | None:
         self._wait_begins()
@@ -211,22 +221,19 @@ class Agent:
 
 
 class StateReport:
-    """Writes what the agent is doing to a file for `fedsite status`, at most once a second unless the link changed."""
+    """Tells `fedsite status` what the agent is doing, whenever that changes."""
 
     def __init__(self, write: Callable[[dict[str, Any]], None], constant: Mapping[str, Any]) -> None:
         self._write = write
         self._constant = dict(constant)
-        self._last: dict[str, Any] = {}
-        self._at = 0.0
+        self._last: dict[str, Any] | None = None
 
     def __call__(self, state: Mapping[str, Any]) -> None:
-        """Write `state` with the moment and what never changes; a full disk does not stop the agent."""
-        busy = {"idle", "working"}
-        quick = state.get("state") in busy and self._last.get("state") in busy
-        if quick and time.monotonic() - self._at < 1.0:
+        """Write `state` with what never changes; a full disk does not stop the agent."""
+        if state == self._last:
             return
-        self._at, self._last = time.monotonic(), dict(state)
-        with contextlib.suppress(FedsiteError):
+        self._last = dict(state)
+        with contextlib.suppress(FedsiteError, OSError):
             self._write({**self._constant, **state})
 
 

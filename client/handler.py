@@ -91,6 +91,9 @@ class Handler:
             self._outbox.keep_reply(header, reply)
             if header.kind == "finish":
                 self._outbox.finish(header.run_id)
+            _log.info(
+                "run %s: %s answered (round %s, attempt %s)", header.run_id, header.kind, header.round, header.attempt
+            )
             return reply
         except Exception as error:
             return self._refuse(frame, error)
@@ -196,6 +199,7 @@ class Handler:
             {"plan": plan.encode()},
             timeout_s=self._settings.agent.operation_s,
         )
+        policy.check_claim(float(answer.header["claim"]), plan)
         policy.check_epsilon(float(answer.header["epsilon"]), rules, unit)
         self._budget(
             lambda budget: budget.reserve(

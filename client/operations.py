@@ -20,6 +20,8 @@ from fedsite.protocol import weights
 from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
 from fedsite.telemetry.dataset import SiteData
+from fedsite.telemetry.errors import CHECK, TelemetryError
+from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task, read_task
 
 WEIGHTS_LIMIT = 1 << 30  # bytes
@@ -48,18 +50,21 @@ class Operations:
     def cost(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """What a run would cost, and ε of that with everything spent before; reads no data.
 
-        Arguments: `spent` ([noise, rate, steps] each), `delta`; blob `plan` (absent: only what is spent).
+        Arguments: `spent` ([noise, rate, steps] each), `delta`; blob `plan`. `run` and `epsilon` (with what was spent)
+        are at `delta`, `claim` is at the plan's own.
         """
         from fedsite.client import work
         from fedsite.privacy import accounting
 
-        spends = list(work.spends(_plan(blobs["plan"]))) if "plan" in blobs else []
-        delta = float(arguments["delta"])
+        plan = _plan(blobs["plan"])
+        spends = list(work.spends(plan))
+        delta, claimed, accountant = float(arguments["delta"]), plan.privacy.delta, plan.privacy.accountant
         together = [*from_values(arguments["spent"]), *spends]
         return pipe.Message(
             header={
                 "spends": as_values(spends),
                 "run": accounting.epsilon(spends, delta),
+                "claim": accounting.epsilon(spends, claimed, accountant) if spends else 0.0,
                 "epsilon": accounting.epsilon(together, delta),
             }
         )
@@ -72,6 +77,7 @@ class Operations:
         plan = _plan(blobs["plan"])
         task = _task(plan)
         module(plan, task)
+        _check_contract(task, site_data.from_plain(arguments["location"]))
         data = self._load(task, arguments)
         units = _units(plan, data)
         if plan.privacy.mode != "none" and plan.privacy.delta * units >= 1:
@@ -142,6 +148,21 @@ def module(plan: RoundPlan, task: Task) -> Any:
     return catalog.build(
         plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
     )
+
+
+def _check_contract(task: Task, where: DataLocation) -> None:
+    """Refuse data that breaks the task's contract: a wrong unit or a dead channel would be learned from otherwise.
+
+    Raises:
+        TelemetryError: the first error that `fedsite data check` tells.
+    """
+    from fedsite.telemetry import contract
+
+    for finding in contract.check(task, where):
+        if finding.severity == "error":
+            raise TelemetryError(
+                finding.text, allowed=finding.allowed, next_step=f"{finding.remedy}; {CHECK}", code=finding.code
+            )
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from fedsite.protocol.errors import BudgetError, DocumentError, PolicyError, Ref
 from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
 
+CLAIM_SLACK = 0.005  # relative: two machines' floating point, no more
 _STRENGTH = {"none": 0, "sealed": 1}
 _NOISE = {"evaluate": "evaluation_noise", "calibrate": "calibration_noise"}
 
@@ -56,6 +57,21 @@ def check_epsilon(epsilon: float, policy: PolicySettings, unit: str) -> None:
             f"with this run ε per {unit} would be {epsilon:.3g} at δ {policy.delta:g}",
             allowed=f"at most {policy.epsilon_max:g} (policy.epsilon_max)",
             next_step="fedsite privacy shows what was spent; the cap is policy.epsilon_max in site.yaml",
+        )
+
+
+def check_claim(epsilon: float, plan: RoundPlan) -> None:
+    """Refuse a plan whose noise does not give the ε it names.
+
+    Raises:
+        PolicyError: it claims less than it costs.
+    """
+    claimed = plan.privacy.epsilon
+    if claimed is not None and not epsilon <= claimed * (1 + CLAIM_SLACK):
+        raise PolicyError(
+            f"the plan claims ε {claimed:g} and costs {epsilon:.4g}",
+            allowed="a claim that is true",
+            refusal=RefusalCode.PLAN_INVALID,
         )
 
 

@@ -7,7 +7,6 @@ the last two rounds of a run keep their bytes; what is older is known to be answ
 from __future__ import annotations
 
 import hashlib
-import shutil
 import struct
 from pathlib import Path
 
@@ -89,13 +88,17 @@ class Outbox:
             if path.name != _FINISHED and "-finish-" not in path.name and "-install-" not in path.name:
                 path.unlink(missing_ok=True)
 
+    def end_old(self, before: float) -> list[str]:
+        """End the runs of which nothing was heard since `before` (seconds since 1970); their ids."""
+        folders = [self._run(run_id) for run_id in self.open_runs()]
+        old = [folder.name for folder in folders if folder.stat().st_mtime < before]
+        for run_id in old:
+            self.finish(run_id)
+        return old
+
     def open_runs(self) -> list[str]:
         """Runs that were accepted and have not ended."""
         return sorted(path.parent.name for path in self.directory.glob("*/plan.json"))
-
-    def drop(self, run_id: str) -> None:
-        """Forget a run altogether."""
-        shutil.rmtree(self._run(run_id), ignore_errors=True)
 
     def _run(self, run_id: str) -> Path:
         if not run_id.isalnum() or len(run_id) > 64:

@@ -137,7 +137,8 @@ class WorkerLink:
                 return self._child
             _log.warning("the worker ended by itself (exit %s); starting another", code)
             self.close(grace_s=0.0)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {name: value for name, value in os.environ.items() if name != "FEDSITE_TOKEN"}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         theirs_in, stdin = os.pipe()
         stdout, theirs_out = os.pipe()
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsite.protocol import output
+from fedsite.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedsite.client.budget import Entry
@@ -21,13 +23,21 @@ def register(app: typer.Typer) -> None:
     app.command("privacy", rich_help_panel="Site operator")(privacy)
 
 
-def privacy(json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
+def privacy(
+    close: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Close a run the server never ended: what it did not spend is free."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
     """Show ε spent by run and by data source, and the site's cap."""
     from fedsite.client import assembly, settings
     from fedsite.client.budget import Budget
 
     directory = settings.state_directory()
     rules = settings.load(directory).policy
+    if close is not None:
+        _close(directory, close)
     path = directory / assembly.BUDGET
     entries: list[Entry] = []
     if path.exists():
@@ -42,6 +52,32 @@ def privacy(json: Annotated[bool, typer.Option("--json", help="Print one JSON va
         "runs": [_run(entry, rules.delta) for entry in entries],
     }
     output.emit(value, json)
+
+
+def _close(directory: Path, run_id: str) -> None:
+    """End an open run here; the agent must not be running, because it may be answering that very run.
+
+    Raises:
+        ConfigError: there is no such open run, or an agent runs.
+    """
+    from fedsite.client import assembly
+    from fedsite.client.budget import Budget
+    from fedsite.client.store import Outbox
+    from fedsite.protocol import instants
+    from fedsite.protocol.shape import nearest
+
+    if not (directory / assembly.BUDGET).exists():
+        raise ConfigError(f"run {run_id} is not in the budget: nothing was ever spent here")
+    with assembly.only_one(directory):
+        budget = Budget(directory / assembly.BUDGET)
+        try:
+            known = [entry.run_id for entry in budget.entries() if not entry.finished]
+            if run_id not in known:
+                raise ConfigError(f"run {run_id} is not open", allowed=nearest(run_id, known) if known else "")
+            Outbox(directory / "outbox").finish(run_id)
+            budget.finish(run_id, instants.text(instants.now()))
+        finally:
+            budget.close()
 
 
 def _keys(entries: Sequence[Entry]) -> list[tuple[str, str]]:

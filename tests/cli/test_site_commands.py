@@ -172,6 +172,29 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     assert "federation.json" in broken.stderr
 
 
+def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
+    from fedsite.client.budget import Budget
+    from fedsite.privacy.accounting import Spend
+
+    directory = join_on_disk(tmp_path)
+    run_id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+    spend = Spend(noise_multiplier=20.0, sampling_rate=1.0, steps=4)
+    budget = Budget(directory / "budget.db")
+    budget.reserve(
+        run_id=run_id, unit="window", source="/x.csv", task="pump", plan_hash="p", spends=[spend], epsilon=1.0,
+        delta=1e-5, now="2026-03-01T12:00:00Z",
+    )  # fmt: skip
+    budget.close()
+    before = json.loads(fedsite(tmp_path, "privacy", "--json").stdout)
+    assert before["runs"][0]["state"] == "open"
+    assert before["sources"][0]["epsilon"] > 0
+    wrong = fedsite(tmp_path, "privacy", "--close", run_id[:-1] + "W")
+    assert (wrong.returncode, f"did you mean {run_id}?" in wrong.stderr) == (2, True)
+    after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id, "--json").stdout)
+    assert after["runs"][0]["state"] == "finished"
+    assert after["sources"][0]["left"] == after["epsilon_max"]
+
+
 def test_model_commands_without_a_release(tmp_path: Path) -> None:
     join_on_disk(tmp_path)
     for arguments in (["model", "status"], ["model", "rollback"], ["score", "data.site=1"]):

@@ -116,6 +116,7 @@ class FakeWorker:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.failure: Exception | None = None
         self.epsilon = 1.0
+        self.claim = 1.0
 
     @property
     def touched_data(self) -> bool:
@@ -130,7 +131,7 @@ class FakeWorker:
             spends = [[plan.privacy.noise_multiplier, plan.local.sampling_rate, plan.local.steps * plan.rounds.count]]
             if plan.privacy.statistics_noise:
                 spends.append([plan.privacy.statistics_noise, 1.0, 1])
-            return pipe.Message(header={"spends": spends, "run": 1.0, "epsilon": self.epsilon})
+            return pipe.Message(header={"spends": spends, "run": 1.0, "epsilon": self.epsilon, "claim": self.claim})
         if self.failure is not None:
             raise self.failure
         values = {"statistics/count": np.array([7.0])} if operation == "prepare" else {"delta/weight": np.ones(3)}

@@ -165,6 +165,20 @@ def test_a_signal_during_a_long_pull_ends_it_at_once() -> None:
     assert (worker.interrupted, worker.closed, link.closed) == (1, 1, 1)
 
 
+def test_a_second_signal_does_not_wait_for_the_answer() -> None:
+    class Stubborn(Echo):
+        def handle(self, asked: Frame) -> Frame:
+            assert link.agent is not None
+            link.agent.stop()
+            link.agent.stop()
+            raise AssertionError("the second signal was not heard")
+
+    link = Link("a")
+    _, worker, _, _ = run(link, handler=Stubborn())
+    assert link.sent == []
+    assert (worker.closed, link.closed) == (1, 1)
+
+
 def test_a_signal_during_work_lets_the_answer_go_out_first() -> None:
     class Stopping(Echo):
         def handle(self, asked: Frame) -> Frame:
@@ -178,12 +192,12 @@ def test_a_signal_during_work_lets_the_answer_go_out_first() -> None:
     assert worker.interrupted == 1
 
 
-def test_the_state_file_is_not_written_for_every_poll_and_never_stops_the_agent() -> None:
+def test_the_state_file_is_written_when_something_changes_and_never_stops_the_agent() -> None:
     written: list[dict[str, Any]] = []
     report = StateReport(written.append, {"pid": 7})
-    for state in ("connecting", "idle", "working", "idle", "working", "unreachable"):
+    for state in ("connecting", "idle", "idle", "working", "idle"):
         report({"state": state})
-    assert [value["state"] for value in written] == ["connecting", "idle", "unreachable"]
+    assert [value["state"] for value in written] == ["connecting", "idle", "working", "idle"]
     assert written[0]["pid"] == 7
 
     def full(value: dict[str, Any]) -> None:

@@ -101,6 +101,11 @@ def unbounded(kit: Any) -> Frame:
     return kit.centre.prepare(kit.site, kit.centre.plan())
 
 
+def lying(kit: Any) -> Frame:
+    kit.worker.claim = 4.1  # the plan claims 4
+    return kit.centre.prepare(kit.site, kit.centre.plan())
+
+
 def large_delta(kit: Any) -> Frame:
     privacy = PrivacyPlan(mode="sample", noise_multiplier=1.0, delta=1e-3)
     return kit.centre.prepare(kit.site, kit.centre.plan(privacy=privacy))
@@ -134,6 +139,7 @@ def not_a_header(kit: Any) -> Frame:
         (unprotected, RefusalCode.PROTECTION),
         (greedy, RefusalCode.BUDGET),
         (unbounded, RefusalCode.BUDGET),
+        (lying, RefusalCode.PLAN_INVALID),
         (large_delta, RefusalCode.POLICY),
         (endless, RefusalCode.POLICY),
         (unprepared, RefusalCode.PLAN_UNKNOWN),

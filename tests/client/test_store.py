@@ -64,3 +64,16 @@ def test_a_run_is_no_path(kit: Any, tmp_path: Path) -> None:
     kit.outbox.accept("01ARZ3NDEKTSV4RRFFQ69G5FAV", b"plan")
     assert kit.outbox.open_runs() == ["01ARZ3NDEKTSV4RRFFQ69G5FAV"]
     assert (tmp_path / "outbox" / "01ARZ3NDEKTSV4RRFFQ69G5FAV" / "plan.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_run_the_server_never_ended_is_forgotten(kit: Any, tmp_path: Path) -> None:
+    run_id = kit.centre.plan().run_id
+    kit.outbox.accept(run_id, b"plan")
+    kit.outbox.keep_values(header(kit, 1), b"values")
+    changed = (tmp_path / "outbox" / run_id).stat().st_mtime
+    assert kit.outbox.end_old(changed - 1) == []
+    assert kit.outbox.end_old(changed + 1) == [run_id]
+    assert kit.outbox.open_runs() == []
+    assert kit.outbox.values(header(kit, 1)) is None
+    with pytest.raises(TrustError):
+        kit.outbox.reply(header(kit, 1))

@@ -1,0 +1,165 @@
+"""What the worker does on real windows, and that a bad plan, model or normalisation never reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsite.client import data
+from fedsite.client.operations import Operations, module
+from fedsite.client.settings import Settings
+from fedsite.protocol import weights
+from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, PolicyError, RefusalCode
+from fedsite.protocol.plan import ModelPlan, PrivacyPlan
+from fedsite.telemetry.errors import TelemetryError
+from fedsite.telemetry.location import DataLocation
+from fedsite.telemetry.task import load_task
+
+TASK = load_task("pump")
+FEATURES = len(TASK.feature_names)
+NORMAL = {"mean": [0.0] * FEATURES, "scale": [1.0] * FEATURES}
+
+
+@pytest.fixture(scope="module")
+def operations() -> Operations:
+    return Operations()
+
+
+@pytest.fixture
+def unread(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> Operations:
+    """Operations that fail the test when they touch data."""
+
+    def touched(*_given: Any) -> None:
+        raise AssertionError("data was read")
+
+    monkeypatch.setattr(operations, "_load", touched)
+    return operations
+
+
+@pytest.fixture
+def where() -> dict[str, Any]:
+    return data.plain(data.location(Settings(), TASK))
+
+
+def model_of(plan: Any, change: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None) -> bytes:
+    from fedsite.models import vector
+
+    arrays = vector.state(module(plan, TASK))
+    change(arrays)
+    return weights.encode(arrays)
+
+
+def arguments(where: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"location": where, "round": 1, "evaluate": False, "normalisation": NORMAL} | changes
+
+
+def test_a_run_from_prepare_to_train(operations: Operations, kit: Any, where: dict[str, Any]) -> None:
+    plan = kit.centre.plan()
+    prepared = operations.prepare({"location": where}, {"plan": plan.encode()})
+    sums = weights.decode(prepared.blobs["values"], limit=1 << 20)
+    assert set(sums) == {"statistics/count", "statistics/square", "statistics/sum"}
+    assert sums["statistics/sum"].shape == (FEATURES,)
+    answer = operations.train(arguments(where), {"plan": plan.encode(), "model": model_of(plan)})
+    values = weights.decode(answer.blobs["values"], limit=1 << 20)
+    assert values["weight"] == [1.0]  # the number of windows is private
+    assert "loss" not in values
+    assert values["delta/layers.0.weight"].shape == (4, FEATURES)
+    assert answer.header == {}
+
+
+def test_data_is_loaded_once_while_it_stays_the_same(
+    operations: Operations, kit: Any, where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedsite.telemetry import loading
+
+    plan = kit.centre.plan()
+    blobs = {"plan": plan.encode(), "model": model_of(plan)}
+    operations.train(arguments(where), blobs)
+    loads: list[DataLocation] = []
+    load = loading.load_site
+    monkeypatch.setattr(loading, "load_site", lambda task, place: (loads.append(place), load(task, place))[1])
+    operations.train(arguments(where), blobs)
+    assert loads == []
+    operations.train(arguments({**where, "seed": 5}), blobs)
+    assert len(loads) == 1
+
+
+def nan(arrays: dict[str, np.ndarray]) -> None:
+    arrays["layers.0.bias"][0] = np.nan
+
+
+def extra(arrays: dict[str, np.ndarray]) -> None:
+    arrays["more"] = np.zeros(1, np.float32)
+
+
+def other_shape(arrays: dict[str, np.ndarray]) -> None:
+    arrays["layers.0.bias"] = np.zeros(9, np.float32)
+
+
+@pytest.mark.parametrize("change", [nan, extra, other_shape])
+def test_a_model_that_does_not_fit_is_refused_before_data(
+    unread: Operations, kit: Any, where: dict[str, Any], change: Callable[[dict[str, np.ndarray]], None]
+) -> None:
+    plan = kit.centre.plan()
+    with pytest.raises(IntegrityError) as error:
+        unread.train(arguments(where), {"plan": plan.encode(), "model": model_of(plan, change)})
+    assert error.value.refusal == RefusalCode.MODEL_INVALID
+
+
+def test_bytes_that_are_no_weights_are_refused_before_data(unread: Operations, kit: Any, where: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError):
+        unread.train(arguments(where), {"plan": kit.centre.plan().encode(), "model": b"\x80\x04pickle"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"mean": [0.0], "scale": [1.0]},
+        {"mean": [0.0] * FEATURES, "scale": [0.0] * FEATURES},
+        {"mean": ["x"] * FEATURES, "scale": [1.0] * FEATURES},
+        {"mean": [float("inf")] * FEATURES, "scale": [1.0] * FEATURES},
+    ],
+)
+def test_a_normalisation_that_does_not_fit_is_refused_before_data(
+    unread: Operations, kit: Any, where: dict[str, Any], given: Any
+) -> None:
+    plan = kit.centre.plan()
+    with pytest.raises(DocumentError):
+        unread.train(arguments(where, normalisation=given), {"plan": plan.encode(), "model": model_of(plan)})
+
+
+def test_an_unknown_architecture_is_refused_before_data(unread: Operations, kit: Any, where: dict[str, Any]) -> None:
+    plan = kit.centre.plan(model=ModelPlan(name="transformer"))
+    with pytest.raises(ConfigError) as error:
+        unread.prepare({"location": where}, {"plan": plan.encode()})
+    assert error.value.refusal == RefusalCode.MODEL_UNKNOWN
+
+
+def test_delta_must_be_below_one_over_the_units(operations: Operations, kit: Any, where: dict[str, Any]) -> None:
+    plan = kit.centre.plan(privacy=PrivacyPlan(mode="sample", noise_multiplier=1.0, delta=1e-2))
+    with pytest.raises(PolicyError, match="privacy units") as error:
+        operations.prepare({"location": where}, {"plan": plan.encode()})
+    assert error.value.refusal == RefusalCode.PLAN_INVALID
+
+
+def test_data_that_breaks_the_contract_does_not_join(operations: Operations, kit: Any, tmp_path: Path) -> None:
+    table = tmp_path / "pumps.csv"
+    table.write_text("machine,time,vibration\nm1,0,1\n")
+    where = data.plain(DataLocation(path=table))
+    with pytest.raises(TelemetryError, match=r"pumps\.csv"):
+        operations.prepare({"location": where}, {"plan": kit.centre.plan().encode()})
+
+
+def test_the_cost_of_a_run_composes_with_what_was_spent(unread: Operations, kit: Any) -> None:
+    plan = kit.centre.plan()
+    alone = unread.cost({"spent": [], "delta": 1e-5}, {"plan": plan.encode()}).header
+    again = unread.cost({"spent": alone["spends"], "delta": 1e-5}, {"plan": plan.encode()}).header
+    assert alone["run"] == alone["epsilon"] == alone["claim"] == again["run"]
+    assert alone["epsilon"] < again["epsilon"] < 2 * alone["epsilon"] + 0.1
+    assert [2.0, 0.1, 9] in alone["spends"]
