@@ -30,10 +30,16 @@ def die_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
+    on_parent_death(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def on_parent_death(parent: int, act: Callable[[], None]) -> None:
+    """Call `act` from a thread, half a second after `parent` has gone at the latest."""
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
+        act()
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 

@@ -109,11 +109,13 @@ class Launcher(AbstractContextManager["Launcher"]):
 
     def _superexec_command(self) -> list[str]:
         return [
-            str(Path(sys.executable).parent / "flower-superexec"),
+            sys.executable,
+            "-m",
+            "fedsite.server.flower_superexec",
+            str(os.getpid()),
             "--insecure",
             f"--runtime-api-address=127.0.0.1:{self._ports.loopback}",
             f"--superexec-auth-secret-file={self._home.superexec_secret}",
-            f"--parent-pid={os.getpid()}",
         ]
 
     def _read_ready(self) -> Ports:

@@ -10,7 +10,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from fedsite.protocol.errors import FedsiteError, TrustError, UnreachableError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import NodeKey
 from fedsite.server import home as homes
+from fedsite.server.admin_client import AdminClient
 from fedsite.server.guard import FLEET_ROUTES
 
 PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE}
@@ -159,10 +160,12 @@ def test_a_revoked_site_is_refused_on_a_connection_that_stays_open(federation: A
 
 def test_a_held_pull_ends_when_its_site_is_revoked(federation: Any) -> None:
     federation.join_site("delta")
-    with _link(federation, "delta") as link:
-        threading.Timer(0.3, lambda: federation.cli("sites", "revoke", "delta")).start()
+    with _link(federation, "delta") as link, AdminClient.open(federation.state) as server:
+        timer = threading.Timer(0.3, lambda: server.revoke("delta"))
+        timer.start()
         with pytest.raises(TrustError):
             link.pull(wait_s=20.0)
+        timer.join()
 
 
 def test_loopback_asks_for_the_secrets(federation: Any) -> None:
@@ -275,7 +278,8 @@ def test_a_bundle_full_of_code_runs_at_no_site_and_large_frames_come_through(fed
         finally:
             stopping.set()
             thread.join()
-        nodes = {site["name"]: site["node_id"] for site in running.cli("sites", "list", "--json").value["sites"]}
+        with AdminClient.open(running.state) as server:
+            nodes = {site["name"]: site["node_id"] for site in server.sites()}
         found = json.loads(mark.read_text())
         assert found[f"small {nodes['echo']}"]
         assert found[f"large {nodes['echo']}"]
@@ -302,9 +306,33 @@ def test_a_killed_link_comes_back_where_it_was_and_stopping_leaves_nobody_behind
         after = homes.read_running(homes.ServerHome(running.state))
         assert after["link_pid"] != running.info["link_pid"]
         assert (after["loopback"], after["port"]) == (running.info["loopback"], running.info["port"])
-        pids = [after["pid"], after["link_pid"], after["superexec_pid"]]
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        # A launcher that is killed takes its children with it, and the next one starts over what it left.
+        _wait_gone(running, lambda: os.kill(after["pid"], signal.SIGKILL))
+        assert (running.state / "server.json").exists()
+        running.server.wait()
+        running.start()
+        _wait_gone(running, lambda: running.server.send_signal(signal.SIGINT))
+        assert running.server.wait() == 0
     assert not (running.state / "server.json").exists()
+
+
+def _wait_gone(running: Any, act: Callable[[], object]) -> None:
+    """Do something that ends the server, and wait until none of its processes is left."""
+    now = homes.read_running(homes.ServerHome(running.state))
+    act()
+    until = time.monotonic() + 60
+    left = [now[name] for name in ("pid", "link_pid", "superexec_pid")]
+    while left and time.monotonic() < until:
+        left = [pid for pid in left if _state(pid) not in ("", "Z")]
+        time.sleep(0.05)
+    assert not left, running.log("server")
+
+
+def _state(pid: object) -> str:
+    """The state letter of a process; empty when there is none."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return ""
 
 
 def test_a_second_server_and_a_taken_port_are_named(federation: Any, federations: Any, tmp_path: Path) -> None:
@@ -327,12 +355,11 @@ def test_a_second_server_and_a_taken_port_are_named(federation: Any, federations
 def test_a_token_that_does_not_count_is_refused_with_exit_4(federation: Any, tmp_path: Path, damage: str) -> None:
     token = federation.token()
     if damage == "reused":
-        token = federation.token()
-        assert federation.cli("join", "-", home=tmp_path / "first", stdin=token + "\n").code == 0
+        join(token, tmp_path / "first", name="first")
     elif damage == "forged":
         token = token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB")
     elif damage == "expired":
-        token = federation.token("1s")
+        token = federation.token(1.0)
         while instants.now() < instants.read(tokens.read(token).expires):
             time.sleep(0.1)
     else:
