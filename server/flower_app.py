@@ -33,7 +33,7 @@ app = ServerApp()
 _log = logging.getLogger(__name__)
 
 
-@app.main()
+@app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """Flower's entry point."""
     home = ServerHome.default()

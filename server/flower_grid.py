@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class FlowerLink:
         """Push in batches; blobs that several frames share are uploaded once."""
         found: list[str | None] = []
         for batch in _batches(messages):
-            pushed = self._try(lambda batch=batch: list(self._grid.push_messages(_pack(batch, expires_s))), [])
+            pushed: list[str] = self._try(partial(self._push, _pack(batch, expires_s)), [])
             # Flower answers with an empty list when a batch is too large for it.
             found += [message or None for message in pushed] if len(pushed) == len(batch) else [None] * len(batch)
         self._asked_at = self._clock()
@@ -109,6 +110,9 @@ class FlowerLink:
 
     def forget(self, message_ids: Collection[str]) -> None:
         """Nothing to do: an instruction expires on its own, and a reply with the Flower run."""
+
+    def _push(self, batch: list[Message]) -> list[str]:
+        return list(self._grid.push_messages(batch))
 
     def _pull(self, message_ids: list[str]) -> list[Message]:
         """Replies among a batch of the ids; every id gets its turn."""
