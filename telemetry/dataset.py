@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 class Windows:
     """Windows of one site, in order of entity and time.
 
-    Shapes: `x` [windows, time, feature] float32, in the channels' own units until normalised; `y` [windows] int64 (class),
-    [windows, target] float32 (regression, forecast), or [windows] int64 0/1 ground truth for anomaly tasks (never trained on);
-    `entity` [windows] int64, an index into `entities`; `time` [windows] float64, the last reading's time (seconds, or the
-    task's own count such as cycles).
+    Shapes: `x` [windows, time, feature] float32, in the channels' own units until normalised; `y` [windows] int64
+    (class), [windows] or [windows, target] float32 (regression, forecast), or [windows] int64 0/1 ground truth for
+    anomaly tasks (never trained on); `entity` [windows] int64, an index into `entities`; `time` [windows] float64, the
+    last reading's time (seconds, or the task's own count such as cycles).
     """
 
     x: NDArray[np.float32]
