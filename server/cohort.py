@@ -105,6 +105,7 @@ class Cohort:
                 self._accepted.add(site_id)
             elif answer.status in (Status.REFUSED, Status.FAILED, Status.INVALID):
                 self._away.add(site_id)
+        session.check_stop()
         session.journal.record(
             "prepared",
             accepted=[session.record.sites[site].name for site in result.answers if site in self._accepted],

@@ -131,6 +131,7 @@ class Publication:
         result = session.ask("calibrate", question, sites, lambda _site, _reply, values: total.add(values))
         for site_id, answer in result.answers.items():
             session.record.sites[site_id].calibrated |= answer.bytes_down > 0
+        session.check_stop()
         if result.state.outcome == "abandoned":
             return None, 0.0
         noise = 0.0
@@ -158,6 +159,7 @@ class Publication:
                 verified.append(record.name)
             else:
                 failed[record.name] = str(answer.code or answer.status)
+        session.check_stop()
         session.journal.record("installed", version=signed.version, verified=sorted(verified), failed=failed)
         return sorted(verified), failed
 

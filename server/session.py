@@ -44,14 +44,13 @@ class Session:
     def ask(self, phase: str, question: Question, sites: list[SiteLink], take: Take | None = None) -> Result:
         """One exchange, recorded under its phase.
 
-        Raises:
-            RunEndedError: the run is being stopped.
+        The caller records what the sites were asked for, and then looks whether the run goes on (`check_stop`): a site
+        is charged for a question also when nobody waited for its answer.
         """
         for site in sites:
             self.record.site(site)
         result = self.exchange.ask(question, sites, take)
         self.record.exchange(phase, result)
-        self.check_stop()
         return result
 
     def check_stop(self) -> None:

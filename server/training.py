@@ -113,6 +113,7 @@ class Training:
         result = self._session.ask("evaluate", question, sites, take)
         for site_id, answer in result.answers.items():
             self._session.record.sites[site_id].evaluated += answer.bytes_down > 0
+        self._session.check_stop()
         if result.state.outcome == "abandoned":
             return None
         self._judged(model, total)
@@ -145,6 +146,7 @@ class Training:
         )
         result = session.ask("train", question, self._cohort.round(), take)
         done = session.record.trained(number, result, evaluated=evaluate, loss=losses.mean)
+        session.check_stop()
         if evaluate and result.state.outcome != "abandoned":
             self._judged(model, judged)
         following = None

@@ -12,7 +12,7 @@ import numpy as np
 from fedsite.protocol import ids, sealing, weights
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame
+from fedsite.protocol.messages import Frame, read_header
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
 from fedsite.server.coordinator import Coordinator, Publisher
 from fedsite.server.journal import Journal, Reader
@@ -78,6 +78,7 @@ class SimulatedFleet:
             self._sent += 1
             self.on_send(frame)
             site = self[link.name]
+            site.sent.append(read_header(frame.header))
             for reply in site.receive(frame) if site.online else []:
                 self._waiting.append((self.clock.now + site.delay_s, str(self._sent), reply))
             found.append(str(self._sent))

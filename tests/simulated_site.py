@@ -46,7 +46,8 @@ class SimulatedSite:
         self.delay_s = 0.01
         self.online = True
         self.private = False  # sends neither statistics nor its number of windows
-        self.seen: list[Header] = []
+        self.seen: list[Header] = []  # instructions it took
+        self.sent: list[Header] = []  # instructions that were sent to it
 
     @property
     def link(self) -> SiteLink:

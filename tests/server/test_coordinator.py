@@ -233,6 +233,18 @@ def test_stop_ends_the_run_and_tells_the_sites(play: Play, fleet: SimulatedFleet
     assert fleet["north"].seen[-1].body == {"outcome": "stopped"}
 
 
+def test_a_stopped_round_is_charged(play: Play, fleet: SimulatedFleet) -> None:
+    play.privacy = PrivacyPlan(mode="sample", epsilon=50.0, noise_multiplier=2.0)
+    for site in fleet.all:
+        site.private = True
+        simulated_site.silent(site)
+    play.stopping = lambda: any(header.kind == "train" for header in fleet["north"].sent)
+    result = play.run().result
+    assert result["outcome"] == "stopped"
+    assert [site["trained"] for site in result["sites"]] == [1, 1, 1]
+    assert result["privacy"]["epsilon_max"] > 0
+
+
 def test_goal_and_over_selection_ask_more_than_they_need(play: Play, fleet: SimulatedFleet) -> None:
     result = play.with_rounds(goal=2, over_select=1.5).run().result
     assert [(found["asked"], found["participants"], found["outcome"]) for found in result["rounds"]] == [
