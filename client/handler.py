@@ -151,6 +151,8 @@ class Handler:
         plan = self._plan(header)
         task = read_task(plan.task)
         blobs = {name: _blob(frame, name) for name in ("graph" if header.kind == "calibrate" else "model",)}
+        if header.kind == "evaluate" and "graph" in frame.blobs:
+            blobs["graph"] = _blob(frame, "graph")
         if "model" in blobs and hashlib.sha256(blobs["model"]).hexdigest() != header.model_hash:
             raise IntegrityError("the model has another hash than its header says")
         if header.kind == "train" and not 1 <= header.round <= plan.rounds.count:

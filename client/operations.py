@@ -103,14 +103,17 @@ class Operations:
         return _answer(values)
 
     def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
-        """Metric sums of a model on the holdout."""
-        from fedsite.client import work
+        """Metric sums of a model on the holdout, and of its int8 graph where one travels along."""
+        from fedsite.client import parity, work
         from fedsite.privacy import sampling
 
         plan, task, model = _checked(blobs)
         scale = _normalisation(task, arguments)
         data = self._load(task, arguments)
-        return _answer(work.evaluate(plan, data, model, scale, sampling.SystemRandom()))
+        values = work.evaluate(plan, data, model, scale, sampling.SystemRandom())
+        if "graph" in blobs:
+            values |= parity.sums(plan, data, blobs["graph"], scale)
+        return _answer(values)
 
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""

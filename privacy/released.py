@@ -66,6 +66,13 @@ TABLE = (
         charge="evaluation_noise, each evaluation",
     ),
     Released(
+        name="parity/<sum> (the int8 model's)",
+        when="evaluate",
+        bound="none: never sent",
+        mechanism="left out under privacy",
+        charge="none",
+    ),
+    Released(
         name="calibration/positive, calibration/negative, calibration/score",
         when="calibrate",
         bound="one count a unit in each histogram: models.calibration.sensitivity",
