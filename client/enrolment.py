@@ -162,6 +162,8 @@ def open_connection(directory: Path) -> Connection:
         raise ConfigError("this host has not joined a federation", next_step="fedsite join TOKEN")
     node_key = NodeKey.load(directory / "node.key")
     TlsKey.load(directory / "tls.key")  # refuses a key that others can read
+    # The server hangs up on such a certificate without a word, as a server in trouble does: tell it here.
+    certificates.check(storage.read(directory / "site.crt"), known.federation, instants.now())
     try:
         tls = site_tls(known.federation, str(directory / "site.crt"), str(directory / "tls.key"))
     except (ssl.SSLError, OSError) as error:

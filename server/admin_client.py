@@ -26,7 +26,8 @@ class AdminClient:
         """Find the server.
 
         Raises:
-            ConfigError: it is not running, or was never set up.
+            ConfigError: it was never set up.
+            UnreachableError: it is not running.
             TrustError, StorageError: the secret is missing, or readable by others.
         """
         home.federation()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsite.protocol import certificates, documents, keys, storage
 from fedsite.protocol.certificates import Authority
-from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.errors import ConfigError, UnreachableError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey, TlsKey
 
@@ -172,10 +172,10 @@ def read_running(home: ServerHome) -> dict[str, object]:
     """server.json: address, ports and process ids of the running server.
 
     Raises:
-        ConfigError: it is not running.
+        UnreachableError: it is not running.
     """
     if not home.running.exists():
-        raise ConfigError("the server is not running", next_step="fedsite server up")
+        raise UnreachableError("the server is not running", next_step="fedsite server up")
     value = documents.document(storage.read(home.running), "fedsite.server/1")
     return dict(value)
 

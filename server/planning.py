@@ -84,11 +84,19 @@ def make(settings: LaunchSettings, federation: str, clock: Callable[[], float] =
         BudgetError: no noise meets the target ε.
         IntegrityError: `model.init` is not this model's.
     """
+    try:
+        return _make(settings, federation, clock)
+    except ConfigError as error:
+        error.next_step = error.next_step or "fedsite launch --help"
+        raise
+
+
+def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float]) -> Planned:
     task = read_task(settings)
     registry.build(settings.strategy.name, settings.strategy.options)
     recommended = recommendation(task, private=settings.privacy.mode != "none")
     local = shape.read(LocalPlan, {**recommended["local"], **given(settings.local)}, "local")
-    count = settings.rounds.count or int(recommended["rounds"])
+    count = int(recommended["rounds"]) if settings.rounds.count is None else settings.rounds.count
     rounds = shape.read(RoundsPlan, {**shape.plain(settings.rounds), "count": count}, "rounds")
     release = ReleasePlan(
         enabled=settings.release.enabled,

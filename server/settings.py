@@ -150,7 +150,10 @@ def compose(overrides: Sequence[str]) -> LaunchSettings:
         except (HydraException, OmegaConfBaseException) as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(f"{' '.join(overrides)}: {reason}", next_step=_NEXT) from None
-    settings = shape.read(LaunchSettings, _renamed(value))
+    try:
+        settings = shape.read(LaunchSettings, _renamed(value))
+    except ConfigError as error:
+        raise ConfigError(error.found, allowed=error.allowed, next_step=error.next_step or _NEXT) from None
     if settings.task_file is not None and any(item.startswith("task=") for item in overrides):
         raise ConfigError("task and task_file are both given", allowed="one of them", next_step=_NEXT)
     return settings

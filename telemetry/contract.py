@@ -224,6 +224,7 @@ def _warning(code: Code, text: str, allowed: str, remedy: str, count: int = 1) -
 def _finding(code: Code, channel: str, count: int, severity: Severity, text: str, allowed: str, remedy: str) -> Finding:
     # An error that was met while reading tells to run the check: that is what is running.
     remedy = remedy.removesuffix(f", or {CHECK}").replace(CHECK, "").strip("; ") if CHECK in remedy else remedy
+    remedy = remedy or "correct the file, then check again"
     return Finding(
         code=code, channel=channel, count=count, severity=severity, text=text, allowed=allowed, remedy=remedy
     )
