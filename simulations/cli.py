@@ -48,7 +48,7 @@ def demo(
 
         command = " ".join(["fedsite demo", *arguments])
         value = compare.report(options, played, command, tell)
-    written = reports.save(value, options.out)
+    written = page.save(value, options.out)
     if as_json:
         output.emit(documents.parse(reports.encode(value)), True)
         return

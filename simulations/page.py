@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
+from fedsite.protocol.storage import write_atomic
 from fedsite.simulations import figures
 from fedsite.simulations.figures import Bar, Level, Line, number
-from fedsite.simulations.report import Report
+from fedsite.simulations.report import Report, encode
 
 NAMES = {"global": "federated", "central": "central", "local": "local only", "int8": "int8 on the device"}
 
@@ -34,6 +36,14 @@ def render(report: Report) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>fedsite · {escape(report.title)}</title><style>{style}</style></head><body><main>{body}</main></body></html>\n"
     )
+
+
+def save(report: Report, folder: Path) -> Path:
+    """Write report.json and report.html into `folder`; returns the page's path."""
+    write_atomic(folder / "report.json", encode(report) + b"\n", mode=0o644)
+    page = folder / "report.html"
+    write_atomic(page, render(report).encode(), mode=0o644)
+    return page
 
 
 def verdict(report: Report) -> str:

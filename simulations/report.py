@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError
-from fedsite.protocol.storage import write_atomic
 
 SCHEMA = "fedsite.report/1"
 
@@ -136,13 +134,3 @@ def decode(data: bytes) -> Report:
         raise DocumentError("report without metric.global", allowed="a document written by `fedsite demo`")
     value["metric"] = {**{key: item for key, item in metric.items() if key != "global"}, "global_": metric["global"]}
     return shape.read(Report, value)
-
-
-def save(report: Report, folder: Path) -> Path:
-    """Write report.json and report.html into `folder`; returns the page's path."""
-    from fedsite.simulations.page import render
-
-    write_atomic(folder / "report.json", encode(report) + b"\n", mode=0o644)
-    page = folder / "report.html"
-    write_atomic(page, render(report).encode(), mode=0o644)
-    return page

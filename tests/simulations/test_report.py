@@ -137,6 +137,6 @@ def test_verdict_names_a_loss_as_a_loss() -> None:
 
 
 def test_save_writes_both_files(tmp_path: Path) -> None:
-    written = report.save(example(), tmp_path)
+    written = page.save(example(), tmp_path)
     assert written.name == "report.html"
     assert report.decode((tmp_path / "report.json").read_bytes().strip()) == example()
