@@ -56,7 +56,7 @@ def spends(plan: RoundPlan) -> list[Spend]:
 def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bool = False) -> Values:
     """Sums for the federation's normalisation: `statistics/count` [1], `statistics/sum` [F], `statistics/square` [F].
 
-    Readings are clipped to their public ranges, and under privacy each unit to `statistics_bound`. Nothing under
+    Readings are clipped to their public ranges, and under privacy each unit to `unit_bound`. Nothing under
     privacy without `statistics_noise`: the schema's ranges normalise then, and no data is read.
     """
     privacy = plan.privacy
@@ -72,20 +72,10 @@ def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bo
         units = [windows.x[windows.entity == number] for number in np.unique(windows.entity)]
     rows = [_unit_sums(unit, data) for unit in units]
     contributions = np.array(rows).reshape(len(rows), 1 + 2 * len(data.features))
-    bound = statistics_bound(len(data.features))
+    bound = sums.unit_bound(len(data.features))
     total = mechanisms.noised_sum(contributions, bound, privacy.statistics_noise, source)
     count, first, second = np.split(total, [1, 1 + len(data.features)])
     return _named(sums.Sums(count=count, total=first, square=second))
-
-
-def statistics_bound(features: int) -> float:
-    """Clipping norm of one privacy unit's (count, sums, squares).
-
-    The largest norm a unit could have is √(1 + 2F), with every reading at an end of its range. Readings that use half
-    of it have about √(1 + F/4): clipping there costs them nothing and saves more than half of the noise. A unit beyond
-    it is scaled down as a whole, count included, so that it weighs less in the mean but does not bias it towards zero.
-    """
-    return math.sqrt(1.0 + features / 4.0)
 
 
 def train_round(

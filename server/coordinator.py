@@ -171,7 +171,8 @@ class Coordinator:
         model, known = self._start()
         session.journal.record("started", attempt=self._attempt, round=model.round, rounds=plan.rounds.count)
         total = self._cohort.gather()
-        normalisation = known or evaluation.plain(evaluation.normalisation(session.task, total))
+        noise = plan.privacy.statistics_noise if plan.privacy.mode != "none" else 0.0
+        normalisation = known or evaluation.plain(evaluation.normalisation(session.task, total, noise))
         training = Training(
             session,
             self._cohort,

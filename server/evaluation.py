@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from fedsite.models import metrics
 from fedsite.protocol.plan import RoundPlan
 from fedsite.server.replies import Shape
-from fedsite.telemetry.statistics import Normalisation, Sums, schema_normalisation
+from fedsite.telemetry.statistics import Normalisation, Sums, schema_normalisation, unit_bound
 from fedsite.telemetry.task import Task
 
 EVALUATION = "evaluation/"
@@ -78,13 +79,17 @@ def evaluation_shapes(task: Task) -> tuple[dict[str, Shape], dict[str, Shape]]:
     return required, optional
 
 
-def normalisation(task: Task, total: Total | None) -> Normalisation:
-    """The run's normalisation: from the sites' sums, or from the schema alone where there are none."""
+def normalisation(task: Task, total: Total | None, statistics_noise: float = 0.0) -> Normalisation:
+    """The run's normalisation: from the sites' sums, or from the schema alone where there are none.
+
+    `statistics_noise` is the noise multiplier that each site's sums were noised with.
+    """
     bounds = np.asarray(task.feature_bounds, dtype=np.float32)
     if total is None or not total.count:
         return schema_normalisation(bounds[:, 0], bounds[:, 1])
     sums = Sums(count=total.sums["count"], total=total.sums["sum"], square=total.sums["square"])
-    return sums.normalisation(bounds[:, 0], bounds[:, 1])
+    noise = statistics_noise * unit_bound(len(bounds)) * math.sqrt(total.count)
+    return sums.normalisation(bounds[:, 0], bounds[:, 1], noise=noise)
 
 
 def value(task: Task, total: Total) -> float | None:

@@ -34,12 +34,21 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(count=self.count + other.count, total=self.total + other.total, square=self.square + other.square)
 
-    def normalisation(self, minimum: NDArray[np.float32], maximum: NDArray[np.float32]) -> Normalisation:
-        """Mean and standard deviation in the features' units; noise in the sums cannot make them leave the range."""
+    def normalisation(
+        self, minimum: NDArray[np.float32], maximum: NDArray[np.float32], *, noise: float = 0.0
+    ) -> Normalisation:
+        """Mean and standard deviation in the features' units; noise in the sums cannot make them leave the range.
+
+        Args:
+            minimum, maximum: [feature], the public bounds.
+            noise: standard deviation of the noise on each sum. A variance that noise may have eaten is raised to twice
+                what noise does to it: a scale too small by far would blow its channel up.
+        """
         middle, half = _frame(minimum, maximum)
         count = max(float(self.count[0]), 1.0)
         mean = np.clip(self.total / count, -1.0, 1.0)
-        spread = np.sqrt(np.clip(self.square / count - mean * mean, SMALLEST**2, 1.0))
+        least = min(max(SMALLEST**2, 2.0 * noise / count), 1.0)
+        spread = np.sqrt(np.clip(self.square / count - mean * mean, least, 1.0))
         return Normalisation(mean=(middle + half * mean).astype(np.float32), scale=(half * spread).astype(np.float32))
 
 
@@ -62,6 +71,16 @@ def window_sums(x: NDArray[np.float32], minimum: NDArray[np.float32], maximum: N
 def sensitivity(features: int) -> float:
     """L2 bound of one window's part in (count, total, square)."""
     return float(np.sqrt(1 + 2 * features))
+
+
+def unit_bound(features: int) -> float:
+    """What a private site clips one unit's (count, total, square) to in L2 norm, public.
+
+    The largest norm a unit could have is `sensitivity`, with every reading at an end of its range. Readings that use
+    half of it have about √(1 + F/4): clipping there costs them nothing and saves more than half of the noise. A unit
+    beyond it is scaled down as a whole, count included: it weighs less in the mean but does not bias it towards zero.
+    """
+    return float(np.sqrt(1 + features / 4))
 
 
 def schema_normalisation(minimum: NDArray[np.float32], maximum: NDArray[np.float32]) -> Normalisation:

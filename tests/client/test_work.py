@@ -15,7 +15,7 @@ from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError, IntegrityError, PolicyError
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ReleasePlan, RoundPlan, RoundsPlan
 from fedsite.telemetry.dataset import SiteData, Windows
-from fedsite.telemetry.statistics import Normalisation
+from fedsite.telemetry.statistics import Normalisation, unit_bound
 from fedsite.telemetry.task import read_task
 
 TASK = {
@@ -150,7 +150,7 @@ def test_private_statistics_are_left_out_or_noised():
                 for values in (work.statistics(asked, site(), source, simulated=True) for _ in range(200))
             ]
         )
-        assert found.std(axis=0) == pytest.approx(np.full(5, 2.0 * work.statistics_bound(2)), rel=0.25)
+        assert found.std(axis=0) == pytest.approx(np.full(5, 2.0 * unit_bound(2)), rel=0.25)
         assert count / 2 < found[:, 0].mean() < count + 0.5  # units beyond the bound weigh less
 
 

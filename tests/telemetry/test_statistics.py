@@ -66,6 +66,13 @@ def test_noise_cannot_make_a_normalisation_leave_the_public_range(count, noise):
     assert (normalisation.scale <= (HIGH - LOW) / 2 * 1.000001).all()
 
 
+def test_a_scale_that_noise_may_have_eaten_is_not_believed():
+    """Second moment 0.01 and noise of 5 on 1000 windows: a variance below 2 · 0.005 is raised to it."""
+    found = statistics.Sums(count=np.array([1000.0]), total=np.zeros(2), square=np.array([-3.0, 250.0]))
+    normalisation = found.normalisation(LOW, HIGH, noise=5.0)
+    assert normalisation.scale == pytest.approx([5.0 * 0.1, 0.5])
+
+
 def test_normalise_scales_inputs_and_regression_labels_only():
     base = Windows(
         x=np.array([[[5, 1]]], dtype=np.float32),
