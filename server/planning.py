@@ -175,6 +175,7 @@ def _privacy(
         return shape.read(PrivacyPlan, values, "privacy")
     # Everything is checked before minutes may go into solving: the noise itself is not known yet.
     draft = shape.read(PrivacyPlan, {**values, "noise_multiplier": 1.0}, "privacy")
+    _check_unit(settings, str(recommended.get("unit", "window")))
     from fedsite.privacy.accounting import solve_noise_multiplier
 
     others = _spends(draft, local, rounds, release, trained=0)
@@ -190,6 +191,17 @@ def _privacy(
     except PrivacyError as error:
         raise BudgetError(error.found, allowed=error.allowed, next_step=error.next_step) from None
     return dataclasses.replace(draft, noise_multiplier=noise)
+
+
+def _check_unit(settings: LaunchSettings, recommended: str) -> None:
+    """A batch of entities is no batch of windows: settings for the one ruin a run of the other."""
+    unit = settings.privacy.unit or recommended
+    if unit != recommended and (settings.local.sampling_rate is None or settings.privacy.batch is None):
+        raise ConfigError(
+            f"privacy.unit is {unit}, and the task's private settings are for {recommended}",
+            allowed=f"{unit} with local.sampling_rate and privacy.batch of its own",
+            next_step=f"an experiment=NAME made for it (fedsite launch --help), or privacy.unit={recommended}",
+        )
 
 
 def _spends(

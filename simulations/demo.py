@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 
 from fedsite.protocol.errors import ConfigError, UnreachableError
-from fedsite.protocol.shape import nearest
 from fedsite.protocol.storage import private_directory
+from fedsite.server import settings
 from fedsite.simulations.live import View
 from fedsite.simulations.processes import Commands
 from fedsite.telemetry import loading
@@ -38,23 +38,14 @@ EPSILON = 8.0
 class Options:
     """What the demo itself takes; everything else is handed to `fedsite launch` as it is."""
 
-    task: str = "pump"
-    task_file: str | None = None
+    task: Task
+    asked: settings.LaunchSettings  # what the launch will be told
     sites: int | None = None  # default: the task's own number
     seed: int = 0
     out: Path = Path("runs/demo")
     data_path: str | None = None  # a file or folder of the task's schema that holds every site
     keep: bool = False  # keep keys, databases and models below `out`
-    private: bool = True
-    launch: tuple[str, ...] = ()  # overrides for `fedsite launch`
-
-    def load(self) -> Task:
-        """The task that runs.
-
-        Raises:
-            TelemetryError: unknown name (with the nearest), or a task file that is not valid.
-        """
-        return load_task(self.task_file or self.task)
+    launch: tuple[str, ...]  # overrides for `fedsite launch`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +59,15 @@ class Played:
 
 
 def read(arguments: Sequence[str]) -> Options:
-    """Sort `key=value` arguments into the demo's own and the launch's.
+    """Sort `key=value` arguments into the demo's own and the launch's; both are checked before anything starts.
 
     Raises:
-        ConfigError: not of that form, or a value of the wrong kind.
+        ConfigError: not of that form, an unknown key (with the nearest), or a value of the wrong kind.
     """
     own: dict[str, Any] = {}
     passed = []
     for argument in arguments:
-        key, separator, value = argument.partition("=")
-        if not separator:
-            raise ConfigError(
-                f"argument {argument!r}", allowed="key=value", next_step="fedsite demo task=pump rounds.count=5"
-            )
+        key, _, value = argument.partition("=")
         if key in ("sites", "seed"):
             own[key] = _whole(key, value)
         elif key == "out":
@@ -90,24 +77,20 @@ def read(arguments: Sequence[str]) -> Options:
         elif key == "keep":
             own["keep"] = value.lower() in ("1", "true", "yes")
         else:
-            if key in ("task", "task_file"):
-                own[key] = value
-            if "." not in key and key not in ("task", "task_file", "privacy", "protection", "strategy", "release"):
-                raise ConfigError(
-                    f"override {key}",
-                    allowed=nearest(key, [*OWN, "task", "task_file", "privacy", "rounds.count", "privacy.epsilon"]),
-                    next_step="fedsite demo --help",
-                )
             passed.append(argument)
-    keys = {item.partition("=")[0]: item.partition("=")[2] for item in passed}
-    private = keys.get("privacy", "sample") != "none"
-    if private:
-        if "privacy" not in keys:
-            passed.append("privacy=sample")
-        if "privacy.epsilon" not in keys:
+    keys = {item.partition("=")[0] for item in passed}
+    if not keys & {"privacy", "experiment"}:
+        passed.append("privacy=sample")
+        if not keys & {"privacy.epsilon", "privacy.noise_multiplier"}:
             passed.append(f"privacy.epsilon={EPSILON:g}")
     passed.append(f"seed={own.get('seed', 0)}")
-    return Options(**own, private=private, launch=tuple(passed))
+    try:
+        asked = settings.compose(passed)
+    except ConfigError as error:
+        error.allowed = f"{', '.join(OWN)}, {error.allowed}" if "unknown override" in error.found else error.allowed
+        error.next_step = "fedsite demo --help"
+        raise
+    return Options(**own, task=load_task(asked.task_file or asked.task), asked=asked, launch=tuple(passed))
 
 
 def play(options: Options, console: Console) -> Played:
@@ -116,7 +99,7 @@ def play(options: Options, console: Console) -> Played:
     Raises:
         FedsiteError: a command failed; the error is that command's own.
     """
-    task = options.load()
+    task = options.task
     names = _sites(options, task)
     root = options.out / "state"
     if root.exists():
@@ -196,24 +179,21 @@ def _site_settings(options: Options, name: str) -> list[str]:
     found = [f"data.site={name}", f"data.seed={options.seed}"]
     if options.data_path is not None:
         found.append(f"data.path={Path(options.data_path).absolute()}")
-    if not options.private:
-        # The site's own opt-in to a run that is not private.
+    asked = options.asked
+    # Each site's own opt-in to what this run asks beyond a site's cautious defaults.
+    if asked.privacy.mode == "none":
         found.append("policy.require_privacy=false")
-    for override in options.launch:
-        key, _, value = override.partition("=")
-        if key == "privacy.epsilon":
-            found.append(f"policy.epsilon_max={float(value) * 1.001:.6g}")
+    if asked.protection.mode == "none":
+        found.append("policy.minimum_protection=none")
+    if asked.privacy.epsilon is not None:
+        found.append(f"policy.epsilon_max={asked.privacy.epsilon * 1.001:.6g}")
     return found
 
 
 def _launch(options: Options, sites: int) -> list[str]:
-    found = list(options.launch)
-    keys = {item.partition("=")[0] for item in found}
-    if not keys & {"task", "task_file"}:
-        found.append(f"task={options.task}")
-    if "rounds.minimum" not in keys:
-        found.append(f"rounds.minimum={min(2, sites)}")
-    return found
+    typed = {item.partition("=")[0] for item in options.launch}
+    # Its agents are all here: a round in which one is missing still counts, unless somebody asked otherwise.
+    return [*options.launch, *([] if "rounds.minimum" in typed else [f"rounds.minimum={min(2, sites)}"])]
 
 
 def _scores(

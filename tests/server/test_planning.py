@@ -11,7 +11,7 @@ import pytest
 from fedsite.privacy.accounting import epsilon
 from fedsite.privacy.spending import spends_of
 from fedsite.protocol import weights
-from fedsite.protocol.errors import BudgetError, IntegrityError
+from fedsite.protocol.errors import BudgetError, ConfigError, IntegrityError
 from fedsite.server import planning
 from fedsite.server.planning import Planned
 from fedsite.server.settings import compose
@@ -119,3 +119,9 @@ def test_foreseen_bytes_are_close_to_the_real_size() -> None:
     size = len(weights.encode(planned.initial))
     assert size < planned.plan.cost.bytes_down < size + 8192
     assert size < planned.plan.cost.bytes_up < size + 16384
+
+
+def test_another_unit_needs_a_batch_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="private settings are for entity") as found:
+        make("task=pump", "privacy=sample", "privacy.epsilon=8", "privacy.unit=window")
+    assert "local.sampling_rate" in found.value.allowed
