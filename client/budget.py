@@ -104,16 +104,29 @@ class Budget:
                 [(run_id, *row) for row in as_values(merged(spends))],
             )
 
-    def authorise(self, run_id: str, release: str, spends: Sequence[Spend]) -> None:
+    def authorise(self, run_id: str, release: str, spends: Sequence[Spend], *, source: str) -> None:
         """Check, before data is read, that a release fits what its run has reserved and not yet spent.
 
+        Args:
+            run_id: of the run.
+            release: its name when it exists already, which may have been charged; empty for a new one.
+            spends: what it costs.
+            source: the data it is to be made of.
+
         Raises:
-            BudgetError: it does not, or the run is unknown or finished.
+            BudgetError: it does not fit, the run is unknown or finished, or was reserved on other data.
         """
         with self._guard():
             entry = self._entry(run_id)
             if entry is None or entry.finished:
                 raise BudgetError(f"run {run_id} has no open reservation", allowed="a run this site has accepted")
+            if entry.source != source:
+                raise BudgetError(
+                    f"run {run_id} was reserved on {entry.source} and would now read {source}",
+                    allowed="the data that the run was accepted with",
+                    next_step="put data.path back for this run, or end it: fedsite privacy --close RUN",
+                    refusal=RefusalCode.WRONG_RUN,
+                )
             rows = self._database.execute(
                 "SELECT noise, rate, steps FROM spent WHERE run_id = ? AND release <> ?", (run_id, release)
             )
@@ -131,8 +144,7 @@ class Budget:
     def commit(self, run_id: str, release: str, spends: Sequence[Spend], now: str) -> None:
         """Write down, for good, that a release has been made; call it before the release can leave.
 
-        The same release committed twice (the agent died between committing and sending) is charged once: the first was
-        never sent.
+        The same release committed twice (the agent died before it was sent, or sends it again) is charged once.
         """
         with self._guard(), self._write():
             self._database.executemany(
@@ -158,7 +170,7 @@ class Budget:
 
     def charged(self, unit: str, source: str, *, without: str = "") -> list[Spend]:
         """Everything that counts against the cap of one unit and source, merged, leaving the run `without` out."""
-        entries = [entry for entry in self.entries() if (entry.unit, entry.source) == (unit, source)]
+        entries = [entry for entry in self.entries() if entry.unit == unit and overlap(entry.source, source)]
         return list(merged(spend for entry in entries if entry.run_id != without for spend in entry.charged))
 
     def entries(self) -> list[Entry]:
@@ -227,6 +239,12 @@ class Budget:
             raise StorageError(f"{self.path}: {error.strerror}", next_step=f"ls -l {self.path.parent}") from None
         except sqlite3.DatabaseError as error:
             raise BudgetError(f"{self.path} is damaged ({error})", next_step=_restore(self.path)) from None
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether two sources are the same data: one file, or a folder and what lies in it."""
+    longer, shorter = sorted((first, second), key=len, reverse=True)
+    return first == second or longer.startswith(shorter.rstrip(os.sep) + os.sep)
 
 
 def as_values(spends: Sequence[Spend]) -> list[list[Any]]:

@@ -28,10 +28,13 @@ def source_id(task: Task, where: DataLocation) -> str:
     """What the budget charges: the data itself, under whatever name the centre asks for it.
 
     A file is charged as a whole, whichever of its sites, rows or columns a run reads: too much rather than too little.
+    A task that joins tables is charged on the folder that they and the readings lie in.
 
     Raises:
         TelemetryError: neither the site nor the task names any data.
     """
+    if task.context or task.events:
+        return os.path.realpath(where.folder(task))
     if where.path is None and task.data.file is None:
         return f"synthetic {task.data.generator or task.name}"
     return os.path.realpath(where.source(task))

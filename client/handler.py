@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -19,7 +19,8 @@ from fedsite.client.protect import protect, reply_header
 from fedsite.client.refusals import is_refusal, refusal_of
 from fedsite.client.settings import Settings
 from fedsite.client.site import Site
-from fedsite.client.store import Outbox
+from fedsite.client.store import Outbox, release_name
+from fedsite.privacy.accounting import Spend
 from fedsite.protocol import instants, messages, signing, weights
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import Frame, Header
@@ -166,13 +167,21 @@ class Handler:
         self, header: Header, plan: RoundPlan, task: Task, body: Mapping[str, Any], blobs: Mapping[str, bytes]
     ) -> bytes:
         """The values to send: those of an earlier attempt at the same work, or new ones, charged before they return."""
-        held = self._outbox.values(header)
-        if held is not None:
-            return held
-        spends = policy.price(plan, header)
-        release = f"{header.round}/{header.kind}/{header.attempt}"
+        spends, values = policy.price(plan, header), self._outbox.values(header)
         if spends:
-            self._budget(lambda budget: budget.authorise(plan.run_id, release, spends))
+            source = data.source_id(task, data.location(self._settings, task))
+            known = "" if values is None else release_name(header, values)
+            self._budget(lambda budget: budget.authorise(plan.run_id, known, spends, source=source))
+        if values is None:
+            values = self._compute(header, plan, task, body, blobs)
+            self._outbox.keep_values(header, values)
+        if spends:
+            self._charge(plan, release_name(header, values), spends)
+        return values
+
+    def _compute(
+        self, header: Header, plan: RoundPlan, task: Task, body: Mapping[str, Any], blobs: Mapping[str, bytes]
+    ) -> bytes:
         arguments = {
             "location": data.plain(data.location(self._settings, task)),
             "round": header.round,
@@ -180,15 +189,21 @@ class Handler:
             "tensors": body.get("tensors"),
             "evaluate": policy.evaluates(plan, header),
         }
-        answer = self._worker.call(
-            header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
-        )
-        values = bytes(answer.blobs.get("values", b""))
+        try:
+            answer = self._worker.call(
+                header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
+            )
+        except Exception:
+            if header.kind == "calibrate":
+                # The graph is the centre's: that it never ended, or killed the worker, can be a fact about the data.
+                self._charge(plan, f"{header.round}/{header.kind}/failed", policy.price(plan, header))
+            raise
+        return bytes(answer.blobs.get("values", b""))
+
+    def _charge(self, plan: RoundPlan, release: str, spends: Sequence[Spend]) -> None:
+        now = instants.text(self._clock())
         if spends:
-            now = instants.text(self._clock())
             self._budget(lambda budget: budget.commit(plan.run_id, release, spends, now))
-        self._outbox.keep_values(header, values)
-        return values
 
     def _reserve(self, plan: RoundPlan, task: Task) -> None:
         """Set the whole run's cost aside, when with it the data stays within the site's cap."""

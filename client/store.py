@@ -137,6 +137,11 @@ def decode(data: bytes) -> Frame:
     return Frame(header=parts[0], signature=parts[1], blobs=dict(zip(names, parts[3::2], strict=True)))
 
 
+def release_name(header: Header, values: bytes) -> str:
+    """What the budget knows a release by: the same vector again is one release, another one never passes for it."""
+    return f"{_work(header)}-{hashlib.sha256(values).hexdigest()}"
+
+
 def _name(header: Header) -> str:
     return f"{header.round:06d}-{header.kind}-{header.attempt}"
 

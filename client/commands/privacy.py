@@ -86,7 +86,9 @@ def _keys(entries: Sequence[Entry]) -> list[tuple[str, str]]:
 
 def _source(key: tuple[str, str], entries: Sequence[Entry], cap: float, delta: float) -> dict[str, Any]:
     """One unit of one data source: what counts against the cap there, open reservations included."""
-    own = [entry for entry in entries if (entry.unit, entry.source) == key]
+    from fedsite.client.budget import overlap
+
+    own = [entry for entry in entries if entry.unit == key[0] and overlap(entry.source, key[1])]
     charged = _epsilon([spend for entry in own for spend in entry.charged], delta)
     return {"source": key[1], "unit": key[0], "epsilon": charged, "left": max(0.0, cap - charged), "runs": len(own)}
 

@@ -117,6 +117,7 @@ class FakeWorker:
         self.failure: Exception | None = None
         self.epsilon = 1.0
         self.claim = 1.0
+        self.extra: list[list[float]] = []  # what the run costs beside statistics and training
 
     @property
     def touched_data(self) -> bool:
@@ -131,6 +132,7 @@ class FakeWorker:
             spends = [[plan.privacy.noise_multiplier, plan.local.sampling_rate, plan.local.steps * plan.rounds.count]]
             if plan.privacy.statistics_noise:
                 spends.append([plan.privacy.statistics_noise, 1.0, 1])
+            spends += self.extra
             return pipe.Message(header={"spends": spends, "run": 1.0, "epsilon": self.epsilon, "claim": self.claim})
         if self.failure is not None:
             raise self.failure

@@ -63,7 +63,7 @@ def test_an_open_run_counts_whole_a_finished_one_what_it_spent(budget: Budget) -
 def test_a_release_committed_twice_is_charged_once(budget: Budget) -> None:
     reserve(budget)
     for _ in range(2):
-        budget.authorise("run1", "1/train/1", [ROUND])
+        budget.authorise("run1", "1/train/1", [ROUND], source="/data.csv")
         budget.commit("run1", "1/train/1", [ROUND], AT)
     assert budget.entries()[0].spent == (ROUND,)
 
@@ -71,12 +71,12 @@ def test_a_release_committed_twice_is_charged_once(budget: Budget) -> None:
 def test_no_more_than_reserved(budget: Budget) -> None:
     reserve(budget)
     for number in (1, 2, 3):
-        budget.authorise("run1", f"{number}/train/1", [ROUND])
+        budget.authorise("run1", f"{number}/train/1", [ROUND], source="/data.csv")
         budget.commit("run1", f"{number}/train/1", [ROUND], AT)
     with pytest.raises(BudgetError, match="costs 5 steps"):
-        budget.authorise("run1", "3/train/2", [ROUND])
+        budget.authorise("run1", "3/train/2", [ROUND], source="/data.csv")
     with pytest.raises(BudgetError):  # another mechanism than reserved
-        budget.authorise("run1", "4/x/1", [Spend(noise_multiplier=1.9, sampling_rate=0.1, steps=1)])
+        budget.authorise("run1", "4/x/1", [Spend(noise_multiplier=1.9, sampling_rate=0.1, steps=1)], source="/data.csv")
 
 
 def test_units_and_sources_are_apart_and_names_are_nothing(budget: Budget) -> None:
@@ -92,6 +92,19 @@ def test_units_and_sources_are_apart_and_names_are_nothing(budget: Budget) -> No
     assert budget.charged("window", "/data.csv", without="run4") == sorted(RUN_COST)
 
 
+def test_a_folder_and_the_files_in_it_are_the_same_data(budget: Budget) -> None:
+    reserve(budget, "run1", source="/data/plant")
+    for same in ("/data/plant", "/data/plant/pumps.csv", "/data"):
+        assert budget.charged("window", same) == sorted(RUN_COST)
+    assert budget.charged("window", "/data/plant2") == budget.charged("window", "/data/plan") == []
+
+
+def test_a_release_is_of_the_data_that_was_reserved(budget: Budget) -> None:
+    reserve(budget)
+    with pytest.raises(BudgetError, match="would now read"):
+        budget.authorise("run1", "", [ROUND], source="/other.csv")
+
+
 def test_a_run_is_reserved_once_and_never_again_when_finished(budget: Budget) -> None:
     reserve(budget)
     reserve(budget)
@@ -102,7 +115,7 @@ def test_a_run_is_reserved_once_and_never_again_when_finished(budget: Budget) ->
     with pytest.raises(BudgetError, match="finished"):
         reserve(budget)
     with pytest.raises(BudgetError, match="no open reservation"):
-        budget.authorise("run1", "1/train/1", [ROUND])
+        budget.authorise("run1", "1/train/1", [ROUND], source="/data.csv")
 
 
 def test_cancel_takes_back_only_what_nothing_was_spent_of(budget: Budget) -> None:
@@ -185,7 +198,7 @@ def test_what_counts_is_never_less_than_what_was_spent(rounds: list[int], finish
         for number, steps in enumerate(rounds):
             spend = Spend(noise_multiplier=2.0, sampling_rate=0.1, steps=steps)
             try:
-                budget.authorise("run1", f"{number}/train/1", [spend])
+                budget.authorise("run1", f"{number}/train/1", [spend], source="/data.csv")
             except BudgetError:
                 continue
             budget.commit("run1", f"{number}/train/1", [spend], AT)

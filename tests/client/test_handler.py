@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsite.client.budget import Budget
+from fedsite.client.settings import DataSettings
 from fedsite.client.worker_link import WorkerError
 from fedsite.protocol import weights
 from fedsite.protocol.errors import RefusalCode, StorageError
@@ -240,6 +242,65 @@ def test_an_attempt_on_another_model_pays_again_and_only_from_what_was_reserved(
     assert [operation for operation, _ in kit.worker.calls].count("train") == 3
 
 
+def test_every_vector_that_leaves_is_charged_whatever_its_attempt_is_called(kit: Any) -> None:
+    """Without a run key nothing leaves, so the attempt's number stays free: another vector must not pass for it."""
+    plan, handler = kit.centre.plan(), kit.handler()
+    kit.answer(kit.centre.prepare(kit.site, plan), handler)
+    released = set()
+    for number in range(5):
+        model = weights.encode({"weight": np.full(3, number, np.float32)})
+        kit.answer(kit.centre.train(kit.site, plan, model=model, run_key="", attempt=1), handler)
+        asked = kit.centre.train(kit.site, plan, model=model, attempt=2 + number)
+        reply = handler.handle(asked)
+        if kit.centre.open(kit.site, reply, asked).outcome == "ok":
+            released.add(float(kit.centre.values(kit.site, reply, asked)["release"][0]))
+    steps = sum(spend.steps for spend in kit.spent() if spend.noise_multiplier == 2.0)
+    assert steps == 3 * len(released) <= 9
+
+
+def test_values_that_were_kept_and_not_charged_are_charged_before_they_leave(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = kit.centre.plan()
+    kit.answer(kit.centre.prepare(kit.site, plan))
+    asked = kit.centre.train(kit.site, plan)
+
+    def killed(*arguments: Any) -> None:
+        raise StorageError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Budget, "commit", killed)
+        assert kit.answer(asked).outcome == "failed"
+    assert not [spend for spend in kit.spent() if spend.noise_multiplier == 2.0]
+    assert kit.answer(asked).outcome == "ok"
+    assert [operation for operation, _ in kit.worker.calls].count("train") == 1
+    assert sum(spend.steps for spend in kit.spent() if spend.noise_multiplier == 2.0) == 3
+
+
+def test_a_graph_that_fails_can_be_asked_once(kit: Any) -> None:
+    """Whether a graph of the centre's ends may depend on the data: such an answer is paid for like the counts."""
+    privacy = PrivacyPlan(mode="sample", noise_multiplier=2.0, calibration_noise=5.0)
+    plan, handler = kit.centre.plan(privacy=privacy), kit.handler()
+    kit.worker.extra = [[5.0, 1.0, 1]]
+    kit.answer(kit.centre.prepare(kit.site, plan), handler)
+    kit.worker.failure = WorkerError("died")
+    codes = [
+        kit.answer(kit.centre.ask(kit.site, "calibrate", plan, {"graph": b"x"}, attempt=attempt), handler).code
+        for attempt in (1, 1, 2)
+    ]
+    assert codes == [RefusalCode.INTERNAL, RefusalCode.BUDGET, RefusalCode.BUDGET]
+    assert [operation for operation, _ in kit.worker.calls].count("calibrate") == 1
+
+
+def test_a_run_goes_on_with_the_data_it_was_reserved_on(kit: Any) -> None:
+    plan = kit.centre.plan()
+    kit.answer(kit.centre.prepare(kit.site, plan))
+    kit.settings = replace(kit.settings, data=DataSettings(path="/elsewhere"))
+    kit.worker.calls.clear()
+    assert kit.answer(kit.centre.train(kit.site, plan)).code == RefusalCode.WRONG_RUN
+    assert not kit.worker.calls
+
+
 def test_a_full_disk_after_the_charge_neither_sends_nor_charges_twice(
     kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,8 +365,6 @@ def test_finish_gives_back_what_was_not_used_and_ends_the_run(kit: Any) -> None:
     finish = kit.centre.ask(kit.site, "finish", plan, round=3, body={"outcome": "completed"})
     assert kit.answer(finish, handler).outcome == "ok"
     assert kit.answer(finish, handler).outcome == "ok"  # asked again, answered again
-    from fedsite.client.budget import Budget
-
     budget = Budget(kit.budget_path)
     (entry,) = budget.entries()
     assert entry.charged == entry.spent
