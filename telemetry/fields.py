@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from fedsite.telemetry.errors import TaskError
@@ -63,6 +64,17 @@ def check(name: str, value: float, low: float, high: float) -> None:
     """Refuse a value out of range; the reader puts the path before the name."""
     if not low <= value <= high:
         raise TaskError(f"{name} is {value}", allowed=f"{low} to {high}")
+
+
+def check_below(name: str, value: str) -> None:
+    """Refuse a path that leads out of the folder it stands for: a task may come from somebody else's hands."""
+    path = PurePath(value)
+    if path.is_absolute() or ".." in path.parts or value.startswith("~") or "\0" in value:
+        raise TaskError(
+            f"{name} is {value!r}",
+            allowed="a path below the data folder, without '..'",
+            next_step="a file elsewhere is the site's own to name: data.path=FILE_OR_FOLDER",
+        )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

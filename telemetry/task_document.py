@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedsite.telemetry.errors import TaskError
-from fedsite.telemetry.fields import check
+from fedsite.telemetry.fields import check, check_below
 from fedsite.telemetry.schema import MissingPolicy
 
 
@@ -30,6 +30,8 @@ class Data:
             raise TaskError("file is missing", allowed="a file or folder, as source is file")
         if self.source == "synthetic" and not self.generator:
             raise TaskError("generator is missing", allowed="a generator's name, as source is synthetic")
+        if self.file is not None:
+            check_below("file", self.file)
         if self.sites is not None:
             check("sites", self.sites, 1, 1_000_000)
 
@@ -128,6 +130,9 @@ class Context:
     time: str | None = None  # since when a fact holds; None: always
     tolerance: float | None = None  # how old a fact may be, in units of time; None: any age
 
+    def __post_init__(self) -> None:
+        check_below("file", self.file)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
@@ -148,6 +153,7 @@ class Events:
     horizon: float | None = None  # in units of time
 
     def __post_init__(self) -> None:
+        check_below("file", self.file)
         if (self.within is None) != (self.horizon is None):
             raise TaskError(f"within is {self.within} and horizon {self.horizon}", allowed="both or none")
         if self.horizon is not None and not self.horizon > 0:
