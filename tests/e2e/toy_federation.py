@@ -1,0 +1,76 @@
+"""Federations on the toy task, whose runs are watched and whose rounds can be caught in the middle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e import toy
+from tests.e2e.federation import Federation
+
+LONGEST_S = 120.0  # any wait here, on a loaded machine
+
+
+@dataclass(slots=True)
+class Watch:
+    """The events of one run as `fedsite runs watch --json` prints them, collected by a thread."""
+
+    process: subprocess.Popen[str]
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def collect(self) -> None:
+        """Read until the command ends."""
+        for line in self.process.stdout or ():
+            self.events.append(json.loads(line))
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first event that is wanted, past or to come."""
+        end = time.monotonic() + LONGEST_S
+        while time.monotonic() < end:
+            for event in list(self.events):
+                if wanted(event):
+                    return event
+            time.sleep(0.02)
+        raise AssertionError(f"not within {LONGEST_S} s; so far: {self.events}")
+
+    def finished(self) -> dict[str, Any]:
+        """The run's last event."""
+        return self.until(lambda event: event["kind"] == "finished")
+
+
+@dataclass(slots=True)
+class Toys(Federation):
+    """A federation whose sites all have the toy data, and may be asked for runs without privacy."""
+
+    def site(self, name: str) -> Path:
+        """Enrol and start a site."""
+        home = self.join_site(name)
+        toy.write(self.directory)
+        settings = f"data: {{path: {self.directory / 'toy.csv'}}}\npolicy: {{require_privacy: false}}\n"
+        (home / "site" / "site.yaml").write_text(settings)
+        self.start_agent(name)
+        return home
+
+    def launch(self, *overrides: str) -> str:
+        """Launch a run on the toy task without release; returns its id."""
+        done = self.cli(
+            "launch", f"task_file={self.directory / 'toy.yaml'}", "release=none", *overrides, "--detach", "--json"
+        )
+        assert done.code == 0, done.stderr
+        return str(done.value["run_id"])
+
+    def watch(self, run_id: str) -> Watch:
+        """Follow a run."""
+        found = Watch(self.popen("runs", "watch", run_id, "--json", home=self.home))
+        threading.Thread(target=found.collect, daemon=True).start()
+        return found
+
+    def result(self, run_id: str) -> dict[str, Any]:
+        """The result of a run that is over."""
+        return dict(self.cli("runs", "show", run_id, "--json").value["result"])
