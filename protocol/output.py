@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import sys
 import time
@@ -34,6 +35,11 @@ def emit(value: Any, as_json: bool) -> None:
     for line in _lines(value):
         print(line)
     sys.stdout.flush()
+
+
+def epsilon(value: float) -> str:
+    """An ε for people, rounded up: a printed claim must hold."""
+    return f"{math.ceil(value * 1000 - 1e-9) / 1000:g}"
 
 
 def say(text: str) -> None:

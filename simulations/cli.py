@@ -55,7 +55,7 @@ def demo(
     console.print(page.verdict(value))
     if value.privacy.epsilon_max is not None:
         console.print(
-            f"privacy: ε = {value.privacy.epsilon_max:.3g} per {value.privacy.unit}, δ = {value.privacy.delta:g}"
+            f"privacy: ε = {output.epsilon(value.privacy.epsilon_max)} per {value.privacy.unit}, δ = {value.privacy.delta:g}"
         )
     else:
         console.print("privacy: none; this run makes no claim")

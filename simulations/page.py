@@ -7,6 +7,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from fedsite.protocol import output
 from fedsite.protocol.storage import write_atomic
 from fedsite.simulations import figures
 from fedsite.simulations.figures import Bar, Level, Line, number
@@ -79,7 +80,7 @@ def _cards(report: Report) -> str:
         (_metric(report) + ", federated", _value(metric.global_), f"{metric.better} is better"),
         (
             "privacy spent",
-            f"ε = {_value(privacy.epsilon_max)}" if private else "not private",
+            f"ε = {_epsilon(privacy.epsilon_max)}" if private else "not private",
             f"per {privacy.unit}, δ = {privacy.delta:g}" if private else "privacy=none: no ε is claimed",
         ),
         (
@@ -178,11 +179,11 @@ def _privacy(report: Report) -> str:
         spent = site.epsilon or 0.0
         share = min(100.0, 100.0 * spent / max(privacy.epsilon_max, 1e-9))
         rows.append(
-            f'<div>{escape(site.name)} · ε = {number(spent)}<div class="meter"><span style="width:{share:.1f}%"></span></div></div>'
+            f'<div>{escape(site.name)} · ε = {_epsilon(spent)}<div class="meter"><span style="width:{share:.1f}%"></span></div></div>'
         )
     unit = f"one {privacy.unit}" if privacy.unit == "window" else "all records of one entity"
     group = (
-        f" A reading lies in up to {privacy.group} windows; for such a group ε = {number(privacy.group_epsilon)}."
+        f" A reading lies in up to {privacy.group} windows; for such a group ε = {_epsilon(privacy.group_epsilon)}."
         if privacy.group and privacy.group_epsilon is not None
         else ""
     )
@@ -244,6 +245,10 @@ def _ratio(fp32: int, int8: int) -> str:
     if fp32 <= int8:
         return "so few weights that the graph’s own description outweighs them"
     return f"{fp32 / max(1, int8):.1f}× smaller"
+
+
+def _epsilon(value: float | None) -> str:
+    return "–" if value is None else output.epsilon(value)
 
 
 def _bytes(count: int) -> str:

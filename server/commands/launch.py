@@ -85,7 +85,7 @@ def _tell(home: ServerHome, run: RunDirectory, planned: Planned, as_json: bool, 
         if not wait:
             output.emit(value, True)
         return
-    epsilon = "no privacy" if forecast["epsilon"] is None else f"epsilon {forecast['epsilon']:.3g}"
+    epsilon = "no privacy" if forecast["epsilon"] is None else f"epsilon {output.epsilon(forecast['epsilon'])}"
     text = f"{forecast['rounds']} rounds of {forecast['task']}, {epsilon}, {planned.plan.protection.mode} updates"
     output.say(f"run {run.run_id}: {text}")
     if not wait:

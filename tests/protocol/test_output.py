@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from fedsite.privacy.errors import PrivacyError
 from fedsite.protocol import output
 from fedsite.protocol.errors import BudgetError, ConfigError, IntegrityError, StorageError, TrustError, UnreachableError
@@ -61,3 +62,11 @@ def test_a_value_is_the_same_for_people_and_programs(capsys: Any) -> None:
 def test_nan_is_no_json() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         output.emit({"x": float("nan")}, as_json=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(8.0, "8"), (7.99236, "7.993"), (7.9987, "7.999"), (0.0, "0"), (123.4, "123.4")]
+)
+def test_a_printed_epsilon_is_never_below_the_claim(value: float, text: str) -> None:
+    assert output.epsilon(value) == text
+    assert float(output.epsilon(value)) >= value
