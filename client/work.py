@@ -107,7 +107,7 @@ def train_round(
         simulated: allows a seeded source under privacy; never set at a real site.
 
     Raises:
-        ConfigError: training diverged.
+        ConfigError: training diverged, without privacy; with it, weights that are not finite stay as they came.
         IntegrityError: the weights do not fit the model.
         PrivacyError: a seeded source under privacy.
     """
@@ -135,7 +135,10 @@ def train_round(
         source=source,
     )
     after = vector.state(module)
-    if not all(np.isfinite(after[name]).all() for name in names):
+    if private:
+        # A refusal would say that this very noise made it diverge, as often as the centre asks and uncharged.
+        after = vector.finite(after, weights)
+    elif not all(np.isfinite(after[name]).all() for name in names):
         raise ConfigError(
             f"training diverged in round {round_number}: weights are no longer finite",
             allowed="a learning rate the model bears",

@@ -71,6 +71,13 @@ def load_file(module: nn.Module, path: Path) -> None:
         ) from error
 
 
+def finite(new: Mapping[str, Array], old: Mapping[str, Array]) -> dict[str, Array]:
+    """`new`, with the number of `old` wherever the new one, or its change, is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        good = {name: np.isfinite(array) & np.isfinite(array - old[name]) for name, array in new.items()}  # type: ignore[operator]
+    return {name: np.where(good[name], array, old[name]).astype(array.dtype) for name, array in new.items()}
+
+
 def delta(new: Mapping[str, Array], old: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
     """`new - old` of the trained tensors, names sorted.
 

@@ -14,6 +14,7 @@ from fedsite.privacy.errors import PrivacyError
 from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError, IntegrityError, PolicyError
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ReleasePlan, RoundPlan, RoundsPlan
+from fedsite.protocol.weights import encode
 from fedsite.telemetry.dataset import SiteData, Windows
 from fedsite.telemetry.statistics import Normalisation, unit_bound
 from fedsite.telemetry.task import read_task
@@ -222,6 +223,17 @@ def test_divergence_is_named_with_its_remedy():
             SystemRandom(), 1,
         )  # fmt: skip
     assert "learning_rate" in caught.value.next_step
+
+
+def test_divergence_under_privacy_says_nothing():
+    """Whether weights overflow depends on the noise that was drawn: told by a code, it would be a release for free."""
+    largest = {name: np.full_like(array, np.finfo(np.float32).max) for name, array in weights().items()}
+    steep = plan(private(), local={"learning_rate": 1000.0, "weight_decay": 1000.0, "steps": 20})
+    for given in (weights(), largest):
+        values = work.train_round(steep, site(), given, SAME, False, SystemRandom(), 1)
+        assert set(values) == {"weight", *(f"delta/{name}" for name in given)}
+        assert all(np.isfinite(array).all() for array in values.values())
+        assert encode(values)
 
 
 def test_weights_of_another_model_are_refused():
