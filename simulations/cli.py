@@ -54,9 +54,8 @@ def demo(
         return
     console.print(page.verdict(value))
     if value.privacy.epsilon_max is not None:
-        console.print(
-            f"privacy: ε = {output.epsilon(value.privacy.epsilon_max)} per {value.privacy.unit}, δ = {value.privacy.delta:g}"
-        )
+        claim = f"ε = {output.epsilon(value.privacy.epsilon_max)} per {value.privacy.unit}"
+        console.print(f"privacy: {claim}, δ = {value.privacy.delta:g}")
     else:
         console.print("privacy: none; this run makes no claim")
     console.print(f"federation: {value.seconds:.0f} s")
