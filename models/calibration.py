@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.models import metrics
-from fedsite.protocol.errors import DataError, IntegrityError
+from fedsite.protocol.errors import DataError
 
 Floats = NDArray[np.float64]
 Ranges = dict[str, tuple[float, float]]
@@ -26,10 +24,9 @@ _OCTAVES = 12
 EDGES: Floats = np.exp2(np.arange(-_OCTAVES * _PER_OCTAVE, _OCTAVES * _PER_OCTAVE + 1) / _PER_OCTAVE)
 BINS = len(EDGES) + 1  # bin b holds EDGES[b-1] < value <= EDGES[b]; bin 0 also holds zero and less
 
-TAP = "tap_"
-_BATCH = 256  # windows
 _NOISY_MARGIN = 1.5  # what noise hides lies above what it shows; clipping hurts int8 more than a range too wide
 _WIDEST = 4.0
+_SPAN = 8.0
 _MISTAKE = 0.05  # chance that noise alone shifts any of the ranges upward
 
 
@@ -58,23 +55,17 @@ def counts(
         unit: the entity of each window when the privacy unit is the entity; None: each window is a unit.
         scores: also the histogram of each unit's largest anomaly score (the graph is an autoencoder).
         isolated: run each unit alone, so that whatever the graph does, one unit changes its own counts only. A private
-            run needs it; without privacy batches are faster, and the ranges are the same.
+            run needs it; without privacy batches are faster and count the same.
 
     Raises:
         IntegrityError: the graph is not ONNX or lacks a tap.
     """
-    groups = _groups(len(x), unit, isolated)
-    high, low, largest = _extremes(graph, names, x, groups, scores)
-    found = {"positive": _one_hot(high), "negative": _one_hot(-low)}
-    if not scores:
-        return found
-    if not isolated and unit is not None:
-        _, owner = np.unique(unit, return_inverse=True)
-        top = np.zeros(int(owner.max(initial=-1)) + 1)
-        np.maximum.at(top, owner, np.concatenate(largest) if largest else np.zeros(0))
-        return found | {"score": _one_hot(top[None])[0]}
-    tops = [batch.max(keepdims=True) for batch in largest] if isolated else largest
-    return found | {"score": _one_hot(np.concatenate(tops or [np.zeros(0)])[None])[0]}
+    from fedsite.models import extremes
+
+    owner = np.arange(len(x)) if unit is None else np.unique(unit, return_inverse=True)[1]
+    seen = extremes.of(graph, names, x, owner, isolated=isolated, scores=scores)
+    found = {"positive": _one_hot(seen.high), "negative": _one_hot(-seen.low)}
+    return found | ({"score": _one_hot(seen.score[None])[0]} if scores else {})
 
 
 def sensitivity(tensors: int, *, scores: bool) -> float:
@@ -104,15 +95,20 @@ def ranges(total: Mapping[str, NDArray[np.floating]], names: list[str], *, noise
         low = _reach(rows["negative"][index], floor)
         if high is None or low is None:
             continue
-        found[name] = (-low, max(high, EDGES[0] if low == 0 else 0.0))
+        # Rare spikes would take the resolution from everything else: the middle unit keeps five of the eight bits.
+        middle = 0.0 if noise > 0 else max(_middle(rows["positive"][index]), _middle(rows["negative"][index]))
+        cap = _SPAN * middle if middle > 0 else math.inf
+        found[name] = (-min(low, cap), max(min(high, cap), EDGES[0] if low == 0 else 0.0))
     return found
 
 
 def estimate(graph: bytes, names: list[str], x: NDArray[np.floating]) -> Ranges:
     """Ranges seen on inputs that are nobody's data (`synthetic_inputs`): weaker than counts from the sites."""
-    high, low, _ = _extremes(graph, names, x, _groups(len(x), None, False), scores=False)
+    from fedsite.models import extremes
+
+    seen = extremes.of(graph, names, x, np.zeros(len(x), np.int64), isolated=False, scores=False)
     return {
-        name: (min(0.0, float(low[row].min())), max(float(EDGES[0]), float(high[row].max())))
+        name: (min(0.0, float(seen.low[row].min())), max(float(EDGES[0]), float(seen.high[row].max())))
         for row, name in enumerate(names)
     }
 
@@ -173,45 +169,6 @@ def synthetic_inputs(
     return np.clip(level + drift + wobble, low, high).astype(np.float32)
 
 
-def _groups(windows: int, unit: NDArray[np.integer] | None, isolated: bool) -> list[NDArray[np.int64]]:
-    if not isolated:
-        return [np.arange(start, min(start + _BATCH, windows)) for start in range(0, windows, _BATCH)]
-    if unit is None:
-        return [np.array([index]) for index in range(windows)]
-    return [np.flatnonzero(unit == entity) for entity in np.unique(unit)]
-
-
-def _extremes(
-    graph: bytes, names: list[str], x: NDArray[np.floating], groups: list[NDArray[np.int64]], scores: bool
-) -> tuple[Floats, Floats, list[Floats]]:
-    """Largest and smallest value of each tensor in each group [T, groups], and each group's window scores."""
-    from fedsite.models import runtime
-
-    session = runtime.session(graph)
-    outputs = [item.name for item in session.get_outputs()]
-    missing = [name for name in names if f"{TAP}{name}" not in outputs]
-    if missing:
-        raise IntegrityError(f"calibration graph lacks tensor {missing[0]}", allowed=", ".join(outputs))
-    wanted = [f"{TAP}{name}" for name in names] + ([outputs[0]] if scores else [])
-    source = session.get_inputs()[0].name
-    high = np.full((len(names), len(groups)), -np.inf)
-    low = np.full((len(names), len(groups)), np.inf)
-    all_scores = []
-    for column, members in enumerate(groups):
-        group_scores = []
-        for start in range(0, len(members), _BATCH):
-            batch = np.ascontiguousarray(x[members[start : start + _BATCH]], np.float32)
-            values: list[Any] = session.run(wanted, {source: batch})
-            for row in range(len(names)):
-                # NaN counts as out of range on both sides.
-                high[row, column] = max(high[row, column], np.nan_to_num(values[row].max(), nan=np.inf))
-                low[row, column] = min(low[row, column], np.nan_to_num(values[row].min(), nan=-np.inf))
-            if scores:
-                group_scores.append(np.nan_to_num(metrics.anomaly_score(batch, values[-1]), nan=np.inf))
-        all_scores.append(np.concatenate(group_scores) if scores else np.zeros(len(members)))
-    return high, low, all_scores
-
-
 def _one_hot(values: Floats) -> Floats:
     """Counts per bin. values: [rows, values]; returns [rows, B]."""
     bins = np.searchsorted(EDGES, values, side="left")
@@ -236,6 +193,12 @@ def _reach(row: Floats, floor: float) -> float | None:
 def _floor(noise: float, rows: int) -> float:
     """What noise alone exceeds in any of the bins of `rows` rows with probability `_MISTAKE` at most."""
     return noise * math.sqrt(2 * math.log(3 * rows * BINS / _MISTAKE))
+
+
+def _middle(row: Floats) -> float:
+    """Upper edge of the bin that holds the median unit."""
+    total = np.cumsum(np.maximum(row, 0.0))
+    return _upper(int(np.searchsorted(total, total[-1] / 2)))
 
 
 def _upper(index: int) -> float:

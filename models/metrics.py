@@ -230,7 +230,8 @@ def _macro_f1(confusion: Floats) -> float | None:
 def _truth(prediction: NDArray[np.floating], target: NDArray[np.generic]) -> NDArray[np.bool_]:
     if prediction.ndim > 2 or (prediction.ndim == 2 and prediction.shape[1] != 1) or len(prediction) != len(target):
         raise _misfit("a ranking metric", prediction, target)
-    return np.asarray(target).reshape(len(target), -1)[:, 0].astype(np.float64) > 0.5
+    truth = target if target.ndim == 1 else target[:, 0]
+    return truth.astype(np.float64) > 0.5
 
 
 def _weights(count: int, unit: NDArray[np.integer] | None) -> Floats:

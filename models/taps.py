@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from fedsite.models import calibration, graph, quantize
+from fedsite.models import extremes, graph, quantize
 
 
 def add(data: bytes) -> tuple[bytes, list[str]]:
@@ -18,15 +18,15 @@ def add(data: bytes) -> tuple[bytes, list[str]]:
     model = graph.decode(graph.prepared(data))
     names = graph.activations(model, quantize.insert)
     for name in names:
-        _tap(model.graph, name, f"{calibration.TAP}{name}")
+        _tap(model.graph, name, f"{extremes.TAP}{name}")
     for scan in graph.scans(model):
         inner = graph.body(scan)
         inside = graph.activations(graph.as_model(inner, model), quantize.insert_products)
         for name in inside:
             # A body's extra output is stacked over the steps; the Scan hands it out under the tap's own name.
             _tap(inner, name, f"step_{name}")
-            scan.output.append(f"{calibration.TAP}{name}")
-            model.graph.output.append(_float(f"{calibration.TAP}{name}"))
+            scan.output.append(f"{extremes.TAP}{name}")
+            model.graph.output.append(_float(f"{extremes.TAP}{name}"))
         for attribute in scan.attribute:
             if attribute.name in ("scan_output_axes", "scan_output_directions"):
                 attribute.ints.extend([0] * len(inside))

@@ -1,0 +1,88 @@
+"""Running a tapped graph over windows: the largest and smallest value of every tensor, per privacy unit. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.models import metrics, runtime
+from fedsite.protocol.errors import IntegrityError
+
+Floats = NDArray[np.float64]
+
+TAP = "tap_"  # before a tensor's name: the output that shows it
+_BATCH = 256  # windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extremes:
+    """Shapes: T tensors, U units; `high`, `low` [T, U]; `score` [U], each unit's largest score (0 unless asked)."""
+
+    high: Floats
+    low: Floats
+    score: Floats
+
+
+def of(
+    graph: bytes, names: list[str], x: NDArray[np.floating], owner: NDArray[np.integer], *, isolated: bool, scores: bool
+) -> Extremes:
+    """Run the graph.
+
+    Args:
+        graph: with a tap for each of `names`.
+        names: tensors.
+        x: normalised windows [windows, time, feature].
+        owner: the unit of each window [windows], from 0 without gaps.
+        isolated: run the windows of each unit apart from all others'.
+        scores: also compare the first output with the input.
+
+    Raises:
+        IntegrityError: the graph is not ONNX or lacks a tap.
+    """
+    session = runtime.session(graph)
+    outputs = [item.name for item in session.get_outputs()]
+    missing = [name for name in names if f"{TAP}{name}" not in outputs]
+    if missing:
+        raise IntegrityError(f"calibration graph lacks tensor {missing[0]}", allowed=", ".join(outputs))
+    wanted = [f"{TAP}{name}" for name in names] + ([outputs[0]] if scores else [])
+    source = session.get_inputs()[0].name
+    units = int(owner.max(initial=-1)) + 1
+    high, low, largest = np.full((len(names), units), -np.inf), np.full((len(names), units), np.inf), np.zeros(units)
+    for index in _batches(owner, isolated):
+        batch = np.ascontiguousarray(x[index], np.float32)
+        values: list[Any] = session.run(wanted, {source: batch})
+        for row in range(len(names)):
+            top, bottom = _per_window(values[row], len(index), apart=isolated)
+            np.maximum.at(high[row], owner[index], top)
+            np.minimum.at(low[row], owner[index], bottom)
+        if scores:
+            score = np.nan_to_num(metrics.anomaly_score(batch, values[-1]), nan=np.inf)
+            np.maximum.at(largest, owner[index], score)
+    return Extremes(high=high, low=low, score=largest)
+
+
+def _batches(owner: NDArray[np.integer], isolated: bool) -> list[NDArray[np.intp]]:
+    order = np.argsort(owner, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(owner))[:-1]) if isolated and len(owner) else [order]
+    return [part[start : start + _BATCH] for part in parts for start in range(0, len(part), _BATCH)]
+
+
+def _per_window(value: NDArray[np.floating], windows: int, *, apart: bool) -> tuple[Floats, Floats]:
+    """Largest and smallest number of each window; NaN counts as out of range on both sides.
+
+    A recurrence's tensors are [time, windows, …], all others [windows, …]. Where neither fits, or where units run apart
+    so that it does not matter, all windows share the whole tensor's extremes.
+    """
+    if not apart and value.ndim >= 1 and value.shape[0] == windows:
+        flat = value.reshape(windows, -1)
+    elif not apart and value.ndim >= 2 and value.shape[1] == windows:
+        flat = np.moveaxis(value, 1, 0).reshape(windows, -1)
+    else:
+        flat = np.broadcast_to(value.reshape(1, -1), (windows, value.size))
+    return (
+        np.nan_to_num(flat.max(axis=1).astype(np.float64), nan=np.inf),
+        np.nan_to_num(flat.min(axis=1).astype(np.float64), nan=-np.inf),
+    )
