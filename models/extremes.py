@@ -40,7 +40,7 @@ def of(
         scores: also compare the first output with the input.
 
     Raises:
-        IntegrityError: the graph is not ONNX or lacks a tap.
+        IntegrityError: the graph is not ONNX or lacks a tap, or, where units are not apart, does not run.
     """
     session = runtime.session(graph)
     outputs = [item.name for item in session.get_outputs()]
@@ -53,15 +53,30 @@ def of(
     high, low, largest = np.full((len(names), units), -np.inf), np.full((len(names), units), np.inf), np.zeros(units)
     for index in _batches(owner, isolated):
         batch = np.ascontiguousarray(x[index], np.float32)
-        values: list[Any] = session.run(wanted, {source: batch})
+        try:
+            top, bottom, score = _seen(session.run(wanted, {source: batch}), batch, isolated, scores)
+        except Exception as error:
+            if not isolated:
+                raise IntegrityError(f"the calibration graph does not run ({type(error).__name__})") from error
+            # A refusal would tell, exactly and for free, whose data this graph of the centre's cannot take: such a unit
+            # is out of range everywhere, which is within what the noise hides.
+            out = np.full((len(names), len(index)), np.inf)
+            top, bottom, score = out, -out, np.full(len(index), np.inf)
         for row in range(len(names)):
-            top, bottom = _per_window(values[row], len(index), apart=isolated)
-            np.maximum.at(high[row], owner[index], top)
-            np.minimum.at(low[row], owner[index], bottom)
+            np.maximum.at(high[row], owner[index], top[row])
+            np.minimum.at(low[row], owner[index], bottom[row])
         if scores:
-            score = np.nan_to_num(metrics.anomaly_score(batch, values[-1]), nan=np.inf)
             np.maximum.at(largest, owner[index], score)
     return Extremes(high=high, low=low, score=largest)
+
+
+def _seen(values: list[Any], batch: NDArray[np.float32], isolated: bool, scores: bool) -> tuple[Floats, Floats, Floats]:
+    """Largest and smallest number of each tensor in each window [T, windows], and the windows' scores [windows]."""
+    tensors = values[:-1] if scores else values
+    pairs = [_per_window(value, len(batch), apart=isolated) for value in tensors]
+    top, bottom = (np.array([pair[side] for pair in pairs]).reshape(len(pairs), len(batch)) for side in (0, 1))
+    score = np.nan_to_num(metrics.anomaly_score(batch, values[-1]), nan=np.inf) if scores else np.zeros(0)
+    return top, bottom, score
 
 
 def _batches(owner: NDArray[np.integer], isolated: bool) -> list[NDArray[np.intp]]:
