@@ -1,7 +1,7 @@
-"""The round loop's Link over Flower's Grid: few calls, one reply in memory at a time as far as replies are large.
+"""The round loop's Link over Flower's Grid: few calls, and one reply in memory at a time.
 
-Flower's own loop sleeps three seconds between looks and inflates every reply at once; this one asks for as many replies
-as fit into `BATCH_BYTES`, and looks more often the younger the question is.
+Flower's own loop sleeps three seconds between looks and inflates every reply at once; this one looks more often the
+younger the question is, and takes replies one by one (flower_replies).
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import from_record, to_record
 from fedsite.server.fleet import read_sites
+from fedsite.server.flower_replies import Replies
 from fedsite.server.link import Failure, SiteLink
 
-BATCH_BYTES = 64 << 20  # of messages in memory at once, sent or received
+BATCH_BYTES = 64 << 20  # of messages in memory at once when they are sent
+SMALLEST_LIMIT = 32 << 20  # bytes a reply may have at least: calibration counts can be larger than an update
 FASTEST_S, SLOWEST_S = 0.01, 0.25  # between two looks for replies, seconds
 PATIENCE = 0.05  # of a question's age is waited between two looks: no reply is taken much later than it could be
 ROSTER_S = 0.25  # who is online is known for so long, seconds
@@ -58,7 +60,7 @@ class FlowerLink:
         """
         self._grid = grid
         self._database = database
-        self._batch = max(1, min(_MAX_BATCH, BATCH_BYTES // max(1, reply_bytes)))
+        self._replies = Replies(grid, limit=max(SMALLEST_LIMIT, 2 * reply_bytes))
         self._clock = clock
         self._wait = wait
         self._asked_at = clock()
@@ -96,10 +98,11 @@ class FlowerLink:
         """Replies that have arrived; waits up to `wait_s` seconds for the first one."""
         until = self._clock() + wait_s
         while True:
-            arrived = self._pull(list(message_ids))
-            if arrived:
-                while arrived:
-                    yield self._read(arrived.pop(0))
+            found = False
+            for message in self._arrived(list(message_ids)):
+                found = True
+                yield self._read(message)
+            if found:
                 return
             now = self._clock()
             pause = min(max(PATIENCE * (now - self._asked_at), FASTEST_S), SLOWEST_S)
@@ -114,14 +117,18 @@ class FlowerLink:
     def _push(self, batch: list[Message]) -> list[str]:
         return list(self._grid.push_messages(batch))
 
-    def _pull(self, message_ids: list[str]) -> list[Message]:
-        """Replies among a batch of the ids; every id gets its turn."""
+    def _arrived(self, message_ids: list[str]) -> Iterator[Message]:
+        """Replies to these ids that are there as a whole, one at a time; every id gets its turn."""
         if not message_ids:
-            return []
+            return
         start = self._next % len(message_ids)
-        self._next = start + self._batch
-        chosen = (message_ids[start:] + message_ids[:start])[: self._batch]
-        return self._try(lambda: list(self._grid.pull_messages(chosen)), [])
+        self._next = start + _MAX_BATCH
+        chosen = (message_ids[start:] + message_ids[:start])[:_MAX_BATCH]
+        self._try(partial(self._replies.announce, chosen), None)
+        for asked in self._replies.waiting(message_ids):
+            message = self._try(partial(self._replies.take, asked), None)
+            if message is not None:
+                yield message
 
     def _read(self, message: Message) -> tuple[str, Frame | Failure]:
         # A dead site is reported by the SuperLink itself: only this id says whose reply it stands for.

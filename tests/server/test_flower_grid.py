@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,6 +14,16 @@ import pytest
 pytest.importorskip("flwr", reason="flwr is not installed: pip install -e '.[dev]'")
 
 from flwr.app import Error, Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -39,6 +50,9 @@ class MemoryGrid:
         self.pushes: list[int] = []
         self.pulls: list[int] = []
         self.error: BaseException | None = None
+        self.objects: dict[str, bytes] = {}
+        self.damage: Callable[[str, dict[str, bytes]], None] = lambda asked, objects: None
+        self.confirmed: list[str] = []
 
     def get_node_ids(self) -> Iterable[int]:
         self._raise()
@@ -57,11 +71,44 @@ class MemoryGrid:
             found.append(message.metadata.message_id)
         return found
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    @property
+    def _runtime_client(self) -> MemoryGrid:
+        return self
+
+    @property
+    def run(self) -> Any:
+        return SimpleNamespace(run_id=1)
+
+    @property
+    def node(self) -> Node:
+        return Node(node_id=1)
+
+    def PullMessages(self, request: Any) -> PullAppMessagesResponse:
         self._raise()
-        wanted = list(message_ids)
-        self.pulls.append(len(wanted))
-        return [self.replies.pop(message) for message in wanted if message in self.replies]
+        self.pulls.append(len(request.message_ids))
+        answer = PullAppMessagesResponse()
+        for name in request.message_ids:
+            reply = self.replies.pop(name, None)
+            if reply is None:
+                continue
+            with no_object_id_recompute():
+                reply.metadata.__dict__["_message_id"] = reply.object_id
+                objects = {key: item.deflate() for key, item in get_all_nested_objects(reply).items()}
+                answer.messages_list.append(message_to_proto(remove_content_from_message(reply)))
+                answer.message_object_trees.append(get_object_tree(reply))
+            self.damage(name, objects)
+            self.objects |= objects
+        return answer
+
+    def PullObject(self, request: Any) -> PullObjectResponse:
+        self._raise()
+        content = self.objects.get(request.object_id)
+        return PullObjectResponse(
+            object_found=True, object_available=content is not None, object_content=content or b""
+        )
+
+    def ConfirmMessageReceived(self, request: Any) -> None:
+        self.confirmed.append(request.message_object_id)
 
     def _raise(self) -> None:
         if self.error is not None:
@@ -132,19 +179,58 @@ def send_to(found: FlowerLink, grid: MemoryGrid, count: int, size: int = 1) -> l
     return found.send([(target, frame) for target in targets], 60.0)
 
 
-def test_large_messages_are_sent_and_pulled_one_at_a_time(
+def test_large_messages_are_sent_one_at_a_time_and_taken_so(
     grid: MemoryGrid, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flower_grid, "BATCH_BYTES", 1000)
     found = link(grid, fleet.clock, reply_bytes=600)
     ids = [message for message in send_to(found, grid, 3, size=600) if message is not None]
     assert grid.pushes == [1, 1, 1]
-    pending = set(ids)
-    while pending:
-        for message, reply in found.poll(sorted(pending), 1.0):
-            assert isinstance(reply, Frame)
-            pending.discard(message)
-    assert set(grid.pulls) == {1}
+    replies = found.poll(ids, 1.0)
+    for number in (1, 2, 3):
+        assert isinstance(next(replies)[1], Frame)
+        assert len(grid.confirmed) == number  # the next one is fetched when this one has been dealt with
+
+
+def test_a_reply_that_never_comes_whole_holds_nobody_up(grid: MemoryGrid, fleet: SimulatedFleet) -> None:
+    found = link(grid, fleet.clock)
+    ids = [message for message in send_to(found, grid, 2) if message is not None]
+    missing: dict[str, bytes] = {}
+
+    def hide(asked: str, objects: dict[str, bytes]) -> None:
+        if asked == ids[0]:
+            missing.update([objects.popitem()])
+
+    grid.damage = hide
+    assert [asked for asked, _ in found.poll(ids, 1.0)] == [ids[1]]
+    assert list(found.poll(ids[:1], 1.0)) == []
+    grid.objects |= missing  # the rest of the upload
+    ((asked, reply),) = found.poll(ids[:1], 1.0)
+    assert asked == ids[0]
+    assert isinstance(reply, Frame)
+
+
+def test_a_reply_that_is_no_message_or_too_large_is_its_sites_failure(
+    grid: MemoryGrid, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_grid, "SMALLEST_LIMIT", 100_000)
+    found = link(grid, fleet.clock)
+    ids = [message for message in send_to(found, grid, 3) if message is not None]
+
+    def damage(asked: str, objects: dict[str, bytes]) -> None:
+        for name in objects:
+            if asked == ids[0]:
+                objects[name] = objects[name].replace(b"Message", b"Massage")
+            if asked == ids[1]:
+                objects[name] += bytes(200_000)
+
+    grid.damage = damage
+    # Each reply stands in objects of its own: equal ones would be stored once.
+    for number, message in enumerate(ids):
+        content = grid.replies[message].content
+        content["frame"]["header"] = b"{%d}" % number
+    replies = dict(found.poll(ids, 1.0))
+    assert [type(replies[message]) for message in ids] == [Failure, Failure, Frame]
 
 
 def test_small_messages_go_together(grid: MemoryGrid, fleet: SimulatedFleet) -> None:
