@@ -4,7 +4,7 @@ Same wire format, same handlers, same authentication, same error bodies: only th
 Flower's own stack costs about three times the processor time of its handler, and a round is made of dozens of calls.
 `pull-object` waits a moment for an object that is announced but still on its way: Flower's clients sleep a second then.
 A site's `pull-messages` may be held until there is something to pull (held.py).
-Everything else, and whatever is not a plain protobuf POST, goes through Flower's stack.
+Everything else goes through Flower's stack. Of a site, only replies to what it was asked are taken.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ OBJECT_POLL_S = 0.01
 _FLEET = "/v1/fleet/"
 _RUNTIME = "/v1/runtime/"
 _FLEET_PULL = _FLEET + "pull-messages"
+_FLEET_PUSH = _FLEET + "push-messages"
 _RUNTIME_PUSH = _RUNTIME + "push-messages"
 
 
@@ -45,8 +46,10 @@ class FlowerDispatch:
 
     def __init__(self, flower: FastAPI) -> None:
         from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+        from flwr.superlink.routers.fleet.node_auth import authenticate_node
 
         self._flower = flower
+        self._authenticate = authenticate_node
         self._factory = flower.state.linkstate_factory
         self._media_type = PROTOBUF_MEDIA_TYPE
         self._routes = _fleet_routes() | _runtime_routes()
@@ -66,6 +69,10 @@ class FlowerDispatch:
         """Answer a hot route here, pass on everything else."""
         route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         content_type = dict(scope.get("headers", ())).get(b"content-type", b"").decode("latin-1")
+        if route is not None and scope["path"].startswith(_FLEET) and content_type != self._media_type:
+            # Flower's stack takes other spellings of the type: a site's calls have one way in, ours.
+            await Response(status_code=int(HTTPStatus.UNSUPPORTED_MEDIA_TYPE))(scope, receive, send)
+            return
         if route is None or content_type != self._media_type:
             await self._flower(scope, receive, send)
             return
@@ -88,6 +95,8 @@ class FlowerDispatch:
             return Response(status_code=int(HTTPStatus.BAD_REQUEST))
         request.state.protobuf_request = message
         path = request.url.path
+        if path == _FLEET_PUSH and not replies_only(message):
+            return Response(status_code=int(HTTPStatus.FORBIDDEN))
         if path == _FLEET_PULL:
             result = await self._pull(route, message, request)
         else:
@@ -111,6 +120,8 @@ class FlowerDispatch:
         wait_s = wanted_wait(request.headers.get(WAIT_HEADER))
         if wait_s == 0:
             return await look()
+        # Before anything is held: whoever names another site's node would let that site's pull go.
+        await run_in_threadpool(self._authenticate, request)
         return await self._held.until_found(
             message.node.node_id, wait_s, look, lambda answer: bool(answer.messages_list), gone
         )
@@ -124,6 +135,14 @@ class FlowerDispatch:
 
     def _call(self, route: _Route, message: Any, request: Request) -> Any:
         return route.handle(message, self._factory.state(), request)
+
+
+def replies_only(message: Any) -> bool:
+    """Whether a site's push is its own replies: Flower would take instructions to other sites, too."""
+    return all(
+        item.metadata.reply_to_message_id and item.metadata.src_node_id == message.node.node_id
+        for item in message.messages_list
+    )
 
 
 def _fleet_routes() -> dict[str, _Route]:

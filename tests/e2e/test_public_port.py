@@ -20,6 +20,10 @@ import pytest
 from flwr.cli.build import build_fab_from_files
 from flwr.proto.control_pb2 import StartRunRequest, StartRunResponse
 from flwr.proto.fab_pb2 import Fab
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import Metadata
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
@@ -166,6 +170,28 @@ def test_a_held_pull_ends_when_its_site_is_revoked(federation: Any) -> None:
         with pytest.raises(TrustError):
             link.pull(wait_s=20.0)
         timer.join()
+
+
+def test_a_site_may_only_answer(federation: Any) -> None:
+    """Flower's push takes a message without `reply_to` for an instruction: to another site, or to the server itself."""
+    alpha = open_connection(federation.site_state("alpha"))
+    message = ProtoMessage(
+        metadata=Metadata(
+            run_id=1, message_id="m", src_node_id=alpha.node_id, dst_node_id=1, ttl=60, message_type="query"
+        )
+    )
+    request = PushMessagesRequest(node=Node(node_id=alpha.node_id), messages_list=[message])
+    with pytest.raises(httpx.HTTPStatusError) as instructing:
+        alpha.fleet.PushMessages(request)
+    assert instructing.value.response.status_code == 403
+    message.metadata.reply_to_message_id, message.metadata.src_node_id = "x", alpha.node_id + 1
+    with pytest.raises(httpx.HTTPStatusError) as pretending:
+        alpha.fleet.PushMessages(PushMessagesRequest(node=Node(node_id=alpha.node_id), messages_list=[message]))
+    assert pretending.value.response.status_code == 403
+    with _http(federation, "alpha", "alpha") as site:
+        body, other = request.SerializeToString(), {"content-type": f"{PROTOBUF_MEDIA_TYPE}; charset=utf-8"}
+        assert site.post("/v1/fleet/push-messages", content=body, headers=other).status_code == 415
+    alpha.close()
 
 
 def test_loopback_asks_for_the_secrets(federation: Any) -> None:
