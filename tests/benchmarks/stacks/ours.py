@@ -38,8 +38,8 @@ training: {{rounds: 1, local: {{steps: 1, sampling_rate: 0.2, optimizer: sgd, le
 class Sites(Federation):
     """A federation whose sites hold the generated readings and allow runs without privacy."""
 
-    def up(self, count: int) -> Sites:
-        """Enrol `count` sites, start their agents, and wait for them."""
+    def up(self, count: int, *settings: str) -> Sites:
+        """Enrol `count` sites, start their agents with `settings`, and wait for them."""
         _, data = write(self.directory)
         names = [f"site-{number}" for number in range(count)]
         for name in names:
@@ -47,7 +47,7 @@ class Sites(Federation):
             (home / "site" / "site.yaml").write_text(
                 f"data: {{path: {data}}}\npolicy: {{require_privacy: false, minimum_protection: none}}\n"
             )
-            self.start_agent(name)
+            self.start_agent(name, *settings)
         self.wait_online(*names)
         return self
 
