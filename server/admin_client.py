@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +32,12 @@ class AdminClient:
             TrustError, StorageError: the secret is missing, or readable by others.
         """
         home.federation()
-        address = read_running(home)["loopback"]
+        running = read_running(home)
+        if not _ours(running.get("link_pid")):
+            # Left by a crash: whoever has that port now, another user of this machine perhaps, must not get the secret.
+            raise UnreachableError("the server is not running: it ended without a word", next_step=_NEXT)
         self._http = httpx.Client(
-            base_url=f"http://{address}/admin",
+            base_url=f"http://{running['loopback']}/admin",
             headers={"authorization": f"Bearer {home.read_admin_secret()}"},
             timeout=TIMEOUT_S,
             trust_env=False,
@@ -96,3 +100,14 @@ class AdminClient:
                 f"the server answered with HTTP {answer.status_code}", next_step="look into server/logs/flower_link.log"
             )
         return answer.json()
+
+
+def _ours(pid: object) -> bool:
+    """Whether this process is there and may be signalled by us."""
+    if not isinstance(pid, int) or pid < 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
