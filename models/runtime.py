@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fedsite.models import onnx_header
 from fedsite.protocol.errors import DataError, IntegrityError
+from fedsite.protocol.release import MAX_MODEL
 
-LARGEST_MODEL = 64 << 20  # bytes
 OPSETS = (13, 23)  # of ONNX itself, first and last
 _BATCH = 1024  # windows
 
@@ -60,8 +60,8 @@ def session(model: bytes) -> Any:
     Raises:
         IntegrityError: see `Scorer`.
     """
-    if len(model) > LARGEST_MODEL:
-        raise IntegrityError(f"model of {len(model)} bytes", allowed=f"at most {LARGEST_MODEL} bytes")
+    if len(model) > MAX_MODEL:
+        raise IntegrityError(f"model of {len(model)} bytes", allowed=f"at most {MAX_MODEL} bytes")
     header = onnx_header.read(model)
     foreign = sorted(set(header.opsets) - {"", "ai.onnx"})
     if foreign:

@@ -25,7 +25,7 @@ from fedsite.protocol.keys import SigningKey, unbase64
 
 SCHEMA: Final = "fedsite.release/1"
 MAX_BYTES = 8 << 20  # bytes of a signed manifest
-MAX_MODEL = 1 << 30  # bytes of a model
+MAX_MODEL = 64 << 20  # bytes of a model: a device holds it in memory
 _LABEL = "fedsite/sig/release/1"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
