@@ -42,21 +42,23 @@ def assign(table: Table, task: Task) -> Table:
 
 
 def holdout_entities(entities: tuple[str, ...], fraction: float, origin: str) -> NDArray[np.int64]:
-    """Indices of the entities held out: chosen by the hash of their names, so that a new entity moves no other.
+    """Indices of the entities held out: each by the hash of its own name alone.
+
+    A new entity moves no other, which a claim per entity rests on; so `fraction` is met on average, not exactly.
 
     Raises:
-        TelemetryError: one entity cannot be on both sides.
+        TelemetryError: all of them are on one side.
     """
-    if len(entities) < 2:
-        raise TelemetryError(
-            f"{origin}: {len(entities)} entity to split by entity",
-            allowed="at least 2, or split.kind: time",
-            next_step=CHECK,
-            code=Code.TOO_FEW,
-        )
-    count = min(max(1, round(fraction * len(entities))), len(entities) - 1)
-    order = sorted(range(len(entities)), key=lambda index: hashlib.sha256(entities[index].encode()).digest())
-    return np.sort(np.array(order[:count], dtype=np.int64))
+    draws = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in entities]
+    chosen = np.flatnonzero(np.array(draws) < fraction)
+    if 0 < len(chosen) < len(entities):
+        return chosen
+    raise TelemetryError(
+        f"{origin}: the {len(entities)} entities are all {'held out' if len(chosen) else 'in training'}",
+        allowed="entities on both sides: more of them, another split.fraction, or split.kind: time",
+        next_step=CHECK,
+        code=Code.TOO_FEW,
+    )
 
 
 def _after_cut(table: Table, task: Task, rank: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -45,22 +45,25 @@ def test_whole_entities(toy_table, toy_task):
     table = splits.assign(toy_table(range(8), entity=[0, 0, 1, 1, 2, 2, 3, 3]), task)
     held = {entity: set(table.held[table.entity == entity].tolist()) for entity in range(4)}
     assert all(len(parts) == 1 for parts in held.values())
-    assert sum(parts == {True} for parts in held.values()) == 2
+    # SHA-256 of m0 begins with e4, of m1 with ca, of m2 with 29, of m3 with 15: the last two are below a half.
+    assert held == {0: {False}, 1: {False}, 2: {True}, 3: {True}}
 
 
 def test_one_entity_cannot_be_split(toy_table, toy_task):
-    with pytest.raises(TelemetryError, match="1 entity to split"):
+    with pytest.raises(TelemetryError, match="the 1 entities are all"):
         splits.assign(toy_table(range(4)), toy_task(split={"kind": "entity"}))
 
 
-@given(st.sets(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=3, max_size=30), st.floats(0.05, 0.9))
-def test_a_new_entity_moves_at_most_one_other(names, fraction):
+@given(st.sets(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=8, max_size=30), st.floats(0.3, 0.7))
+def test_a_new_entity_moves_no_other(names, fraction):
     before = tuple(sorted(names))
     after = (*before, "a new one")
-    held = {before[index] for index in splits.holdout_entities(before, fraction, "toy")}
+    try:
+        held = {before[index] for index in splits.holdout_entities(before, fraction, "toy")}
+    except TelemetryError:
+        return
     grown = {after[index] for index in splits.holdout_entities(after, fraction, "toy")}
-    assert 1 <= len(held) < len(before)
-    assert len((held ^ grown) - {"a new one"}) <= 1
+    assert held ^ grown <= {"a new one"}
 
 
 def test_an_events_horizon_keeps_training_away_from_the_cut(toy_table, toy_task):
