@@ -68,8 +68,8 @@ class Label:
 class Split:
     """Which rows train and which are held out; no reading is ever in both.
 
-    column: by the values of `column`. entity: whole entities, about `fraction` of them. time: each entity's rows from a cut
-    on: `rows` after its start, or `at` a date, or its last `fraction`; `guard` rows before the cut are in neither
+    column: by the values of `column`. entity: whole entities, about `fraction` of them. time: each entity's rows from a
+    cut on: `rows` after its start, or `at` a date, or its last `fraction`; `guard` rows before the cut are in neither
     (None: as many as a window and its label span).
     """
 
