@@ -1,9 +1,10 @@
-"""The server killed or restarted: nobody is left behind, and the agents find it again by themselves."""
+"""The server restarted, killed and interrupted: nobody is left behind, and the agents find it again by themselves."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from tests.e2e import leftovers
 from tests.e2e.federation import end
-from tests.e2e.toy_federation import Toys
+from tests.e2e.toy_federation import LONGEST_S, Toys
+
+INTERRUPTED = 130
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,63 @@ def test_kill_minus_nine_of_the_server_mid_run_leaves_no_child(pair: Toys) -> No
     # A killed server leaves its server.json: the next one is not confused by it.
     pair.start()
     pair.wait_online("anna", "bert")
-    stopped = pair.cli("runs", "stop", run, "--json")
-    assert stopped.code == 0, stopped.stderr
-    assert pair.result(run)["outcome"] == "stopped"
-    assert not (Path(pair.state) / "runs" / run / "run.key").exists()
-    after = pair.launch("rounds.count=1")
-    assert pair.watch(after).finished()["outcome"] == "completed"
+
+
+def test_ctrl_c_at_launch_an_agent_and_the_server(pair: Toys) -> None:
+    task = pair.directory / "toy.yaml"
+    launched = pair.popen(
+        "launch", f"task_file={task}", "release=none", "rounds.count=1000", "local.steps=1500", home=pair.home
+    )
+    leftovers.wait_busy(pair.site_home("anna"), within_s=LONGEST_S)
+    assert _ctrl_c(launched) == INTERRUPTED
+    assert "the run goes on" in (pair.home / "launch.stderr").read_text()
+
+    leftovers.wait_busy(pair.site_home("anna"))
+    agent = pair.agents.pop("anna")
+    assert _ctrl_c(agent) == INTERRUPTED, pair.log("anna")
+    assert leftovers.after(pair.site_home("anna")) == []
+    assert "Traceback" not in (pair.site_home("anna") / "up.stderr").read_text()
+
+    assert pair.server is not None
+    drivers = [process for process in leftovers.below(pair.home) if "serverapp" in " ".join(process.cmdline())]
+    assert drivers  # the run is still going
+    assert _ctrl_c(pair.server) in (0, INTERRUPTED), pair.log("server")
+    assert leftovers.after(pair.home) == []
+    assert not (pair.state / "server.json").exists()
+    pair.server = None
+
+
+def test_ctrl_c_at_an_agent_that_cannot_reach_its_server(pair: Toys) -> None:
+    agent = pair.agents.pop("bert")
+    assert _ctrl_c(agent) == INTERRUPTED, pair.log("bert")
+    assert leftovers.after(pair.site_home("bert")) == []
+
+
+@pytest.mark.slow
+def test_a_run_whose_driver_was_killed_is_stopped_by_hand_and_the_next_one_runs(tmp_path: Path) -> None:
+    with Toys(tmp_path) as running:
+        for name in ("anna", "bert"):
+            running.site(name)
+        running.wait_online("anna", "bert")
+        run = running.launch("rounds.count=50", "local.steps=1500")
+        watch = running.watch(run)
+        watch.until(lambda event: event["kind"] == "asked" and event["phase"] == "train")
+        assert running.server is not None
+        os.kill(running.server.pid, signal.SIGKILL)
+        running.server.wait()
+        end(watch.process)
+        assert leftovers.after(running.home) == []
+        running.start()
+        running.wait_online("anna", "bert")
+        stopped = running.cli("runs", "stop", run, "--json")
+        assert stopped.code == 0, stopped.stderr
+        assert running.result(run)["outcome"] == "stopped"
+        assert not (running.state / "runs" / run / "run.key").exists()
+        after = running.launch("rounds.count=1")
+        assert running.watch(after).finished()["outcome"] == "completed"
+
+
+def _ctrl_c(process: subprocess.Popen[str]) -> int:
+    """What a terminal does: SIGINT to the whole foreground group."""
+    os.killpg(process.pid, signal.SIGINT)
+    return process.wait(timeout=60)

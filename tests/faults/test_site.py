@@ -67,11 +67,3 @@ def test_a_worker_killed_in_training_is_a_failed_reply_and_the_run_goes_on(toys:
     assert [found["outcome"] for found in result["rounds"]] == ["degraded", "completed"]
     assert _outcomes(result, "bert") == {1: "failed", 2: "ok"}
     assert toys.agents["bert"].poll() is None
-
-
-def test_a_worker_that_died_between_rounds_is_replaced_unseen(toys: Toys) -> None:
-    for worker in leftovers.workers(toys.site_home("anna")):
-        worker.kill()
-    run = toys.launch("rounds.count=1", "rounds.minimum=3")
-    assert toys.watch(run).finished()["outcome"] == "completed"
-    assert _outcomes(toys.result(run), "anna") == {1: "ok"}
