@@ -96,19 +96,16 @@ def self_test(manifest: Manifest, model: bytes) -> None:
     Raises:
         IntegrityError: the model does not load, or an output differs by more than the tolerance.
     """
+    from fedsite.models import golden
     from fedsite.models.runtime import Scorer
 
-    golden = manifest.golden
-    wanted = golden.outputs.unpack()
+    given = manifest.golden
+    vectors = golden.Vectors(inputs=given.inputs.unpack(), outputs=given.outputs.unpack(), tolerance=given.tolerance)
     try:
-        given = Scorer(model).predict(golden.inputs.unpack())
+        scorer = Scorer(model)
     except Exception as error:
-        raise _self_test_error(f"the model does not run ({type(error).__name__})") from error
-    if given.shape != wanted.shape:
-        raise _self_test_error(f"outputs of shape {list(given.shape)}", allowed=f"{list(wanted.shape)}")
-    worst = float(np.abs(given.astype(np.float64) - wanted).max()) if wanted.size else 0.0
-    if not worst <= golden.tolerance:
-        raise _self_test_error(f"an output differs by {worst:.3g}", allowed=f"at most {golden.tolerance:g}")
+        raise _self_test_error(f"the model does not load ({type(error).__name__})") from error
+    golden.check(scorer, vectors)
 
 
 def self_test_apart(slot: Path, state: Path) -> None:

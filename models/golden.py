@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.models import calibration, runtime
+from fedsite.models import runtime
 from fedsite.protocol.errors import IntegrityError, RefusalCode
 
-SEED = 20_260_101  # public: anyone can draw the same inputs
 _STEPS = 2.0  # int8 products are exact; a rounding to the neighbouring step may fall otherwise on another processor
 _FLOAT = 1e-4  # of the largest output, for a model whose output is not quantized
 
@@ -27,24 +26,17 @@ class Vectors:
     tolerance: float
 
 
-def make(
-    model: bytes, minimum: NDArray[np.floating], maximum: NDArray[np.floating], *, count: int = 4, seed: int = SEED
-) -> Vectors:
+def make(model: bytes, inputs: NDArray[np.float32]) -> Vectors:
     """Vectors of an int8 model.
 
     Args:
         model: int8 ONNX.
-        minimum: normalised lower bound of each feature, from the schema [feature].
-        maximum: upper bound [feature].
-        count: how many windows.
-        seed: of the inputs.
+        inputs: normalised windows that are nobody's data (`calibration.synthetic_inputs`) [n, time, feature].
 
     Raises:
         IntegrityError: not a model, or its outputs are not finite.
     """
-    scorer = runtime.Scorer(model)
-    inputs = calibration.synthetic_inputs(minimum, maximum, scorer.time, count=count, seed=seed)
-    outputs = scorer.predict(inputs)
+    outputs = runtime.Scorer(model).predict(inputs)
     if not np.isfinite(outputs).all():
         raise IntegrityError("the int8 model's golden outputs are not finite", allowed="finite outputs")
     return Vectors(inputs=inputs, outputs=outputs, tolerance=_tolerance(model, outputs))
@@ -56,7 +48,10 @@ def check(scorer: runtime.Scorer, vectors: Vectors) -> float:
     Raises:
         IntegrityError: above the tolerance, or of another shape.
     """
-    found = scorer.predict(vectors.inputs)
+    try:
+        found = scorer.predict(vectors.inputs)
+    except Exception as error:
+        raise _failed(f"the model does not run ({type(error).__name__})", "the golden outputs") from error
     if found.shape != vectors.outputs.shape:
         raise _failed(f"outputs of shape {list(found.shape)}", f"{list(vectors.outputs.shape)}")
     worst = float(np.abs(found.astype(np.float64) - vectors.outputs).max(initial=0.0))
@@ -83,6 +78,6 @@ def _failed(found: str, allowed: str) -> IntegrityError:
     return IntegrityError(
         f"golden self-test: {found}",
         allowed=allowed,
-        next_step="the model was not switched; fedsite doctor checks the runtime of this machine",
+        next_step="the model was not switched; fedsite model status shows the one in use",
         refusal=RefusalCode.SELF_TEST,
     )

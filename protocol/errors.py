@@ -84,14 +84,6 @@ class FedsiteError(Exception):
             parts.append(f"next: {self.next_step}")
         return "; ".join(parts)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.found, self.allowed, self.next_step, self.refusal)
-
-
-def _rebuild(kind: type[FedsiteError], found: str, allowed: str, next_step: str, refusal: RefusalCode) -> FedsiteError:
-    """Unpickle across the worker's pipe: keyword-only arguments do not survive the default protocol."""
-    return kind(found, allowed=allowed, next_step=next_step, refusal=refusal)
-
 
 class ConfigError(FedsiteError):
     """A setting, override, task file or command line is wrong."""

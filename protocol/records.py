@@ -96,7 +96,3 @@ def _check_size(header: int, blobs: dict[str, int], limit: int) -> None:
 
 def _malformed(found: str) -> IntegrityError:
     return IntegrityError(f"{found} in a message", allowed="a fedsite frame", refusal=RefusalCode.MALFORMED)
-
-
-def _too_large(found: str, allowed: str) -> IntegrityError:
-    return IntegrityError(found, allowed=allowed, refusal=RefusalCode.TOO_LARGE)

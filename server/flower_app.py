@@ -24,6 +24,7 @@ from fedsite.protocol.plan import RoundPlan
 from fedsite.server import ending
 from fedsite.server.coordinator import Coordinator
 from fedsite.server.flower_grid import FlowerLink
+from fedsite.server.flower_push import forgiving
 from fedsite.server.home import ServerHome
 from fedsite.server.journal import Journal
 from fedsite.server.runs import RunDirectory
@@ -73,7 +74,7 @@ def _coordinate(
 
     plan = run.plan()
     key = home.signing_key()
-    link = FlowerLink(grid, home.database, reply_bytes=plan.cost.bytes_up)
+    link = FlowerLink(forgiving(grid), home.database, reply_bytes=plan.cost.bytes_up)
     coordinator = Coordinator(
         run=run,
         link=link,

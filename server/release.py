@@ -6,7 +6,6 @@ torch and onnx are imported when a release is made, never before.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.models import calibration, metrics
+from fedsite.models.parity import Parity, agreement
 from fedsite.protocol import instants, storage
 from fedsite.protocol import release as manifests
 from fedsite.protocol.errors import IntegrityError
@@ -32,9 +32,6 @@ CALIBRATION = "calibration/"
 GOLDEN = 8  # windows in the self-test
 PROBE = 256  # synthetic windows on which fp32 and int8 are compared
 PROBE_SEED = 20_000
-# The self-test tells a runtime that computes something else from one that rounds otherwise: a step of the int8 grid on
-# the way may move an output by about a hundredth of its range.
-TOLERANCE = 0.02
 LARGEST_DEVIATION = 0.5  # of the outputs' own spread: beyond it the int8 model is another model
 
 
@@ -111,7 +108,6 @@ def quantize(
         noise: standard deviation of the noise on each summed count.
     """
     from fedsite.models.quantize import quantize as to_int8
-    from fedsite.models.runtime import Scorer
 
     inputs = synthetic(task, normalisation, PROBE, PROBE_SEED)
     names = list(graph.tensors)
@@ -121,10 +117,8 @@ def quantize(
     if counts is not None and "score" in counts:
         metric = metrics.read(task.metric)
         threshold = calibration.threshold(counts["score"], quantile=metric.quantile, factor=metric.factor, noise=noise)
-    before, after = Scorer(graph.fp32).predict(inputs), Scorer(int8).predict(inputs)
-    spread = math.sqrt(float(np.mean(np.square(before - before.mean(axis=0)), dtype=np.float64)))
-    error = math.sqrt(float(np.mean(np.square(after - before), dtype=np.float64)))
-    return Candidate(fp32=graph.fp32, int8=int8, deviation=error / max(spread, 1e-9), threshold=threshold)
+    deviation = agreement(graph.fp32, int8, inputs).relative_error
+    return Candidate(fp32=graph.fp32, int8=int8, deviation=deviation, threshold=threshold)
 
 
 def synthetic(task: Task, normalisation: Normalisation, count: int, seed: int) -> NDArray[np.float32]:
@@ -154,10 +148,8 @@ def check_parity(plan: RoundPlan, task: Task, candidate: Candidate, fp32: float 
             allowed=f"at most {LARGEST_DEVIATION}",
             next_step="look at the activation ranges: privacy.calibration_noise, or a model with narrower activations",
         )
-    if fp32 is None or int8 is None:
-        return
-    lost = (int8 - fp32 if task.metric.better == "lower" else fp32 - int8) / max(abs(fp32), 1e-9)
-    if lost > plan.release.parity:
+    lost = Parity(metric=task.metric.name, better=task.metric.better, fp32=fp32, int8=int8).loss
+    if lost is not None and lost > plan.release.parity:
         raise IntegrityError(
             f"int8 {task.metric.name} is {int8:.4g} and fp32 {fp32:.4g}: {100 * lost:.1f} % worse",
             allowed=f"at most {100 * plan.release.parity:.1f} % (release.parity)",
@@ -189,10 +181,9 @@ class Signer:
         Raises:
             StorageError: the disk is full or read-only.
         """
-        from fedsite.models.runtime import Scorer
+        from fedsite.models import golden
 
-        inputs = synthetic(task, normalisation, GOLDEN, seed=0)
-        outputs = Scorer(candidate.int8).predict(inputs)
+        vectors = golden.make(candidate.int8, synthetic(task, normalisation, GOLDEN, seed=0))
         version = f"{task.name}-{plan.run_id.lower()}"[:64]
         manifest = manifests.make(
             candidate.int8,
@@ -209,9 +200,9 @@ class Signer:
             parity=parity,
             threshold=candidate.threshold,
             golden=manifests.Golden(
-                inputs=manifests.Tensor.pack(inputs),
-                outputs=manifests.Tensor.pack(outputs),
-                tolerance=TOLERANCE * max(1.0, float(np.abs(outputs).max())),
+                inputs=manifests.Tensor.pack(vectors.inputs),
+                outputs=manifests.Tensor.pack(vectors.outputs),
+                tolerance=vectors.tolerance,
             ),
             privacy=dict(privacy),
             created=instants.text(datetime.fromtimestamp(self._clock(), UTC)),

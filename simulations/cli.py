@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,9 @@ def demo(
     from fedsite.simulations import demo as story
     from fedsite.simulations import report as reports
 
+    # Ended politely it stops what it started, as on Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     arguments = list(overrides or [])
     console = Console(stderr=True)
     options = story.read(arguments)
@@ -60,6 +64,8 @@ def demo(
         console.print("privacy: none; this run makes no claim")
     console.print(f"federation: {value.seconds:.0f} s")
     print(written)
+    if value.outcome != "completed":
+        raise typer.Exit(1)
 
 
 def report(

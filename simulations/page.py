@@ -52,7 +52,8 @@ def verdict(report: Report) -> str:
     metric = report.metric
     if metric.global_ is None:
         return f"The run ended as “{report.outcome}” without a model to measure."
-    text = f"{len(report.sites)} sites trained one model together and no raw reading left any of them: {_metric(report)} {number(metric.global_)}{_unit(report)}."
+    text = "" if report.outcome == "completed" else f"The run ended early: {report.outcome}. "
+    text += f"{len(report.sites)} sites trained one model together and no raw reading left any of them: {_metric(report)} {number(metric.global_)}{_unit(report)}."
     if metric.local_only is not None:
         gap = metric.local_only - metric.global_ if metric.better == "lower" else metric.global_ - metric.local_only
         word = "better than" if gap > 0 else "behind"
