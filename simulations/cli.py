@@ -62,6 +62,8 @@ def demo(
         console.print(f"privacy: {claim}, δ = {value.privacy.delta:g}")
     else:
         console.print("privacy: none; this run makes no claim")
+    if value.release_refused:
+        console.print(f"no release: {value.release_refused}")
     console.print(f"federation: {value.seconds:.0f} s")
     print(written)
     if value.outcome != "completed":

@@ -69,6 +69,7 @@ def report(
         rounds=_rounds(result, _curve(plan, files, sites)),
         phases=_phases(result, played),
         release=_release(result, played),
+        release_refused=result["release_refusal"] or "",
         command=command,
         versions=demo.versions(),
     )

@@ -149,7 +149,8 @@ def _sites(report: Report) -> str:
 def _release(report: Report) -> str:
     release = report.release
     if release is None:
-        return "<section><h2>On the device</h2><p>This run made no release.</p></section>"
+        why = f" The gate refused it: {report.release_refused}." if report.release_refused else ""
+        return f"<section><h2>On the device</h2><p>This run made no release.{escape(why)}</p></section>"
     latencies = sorted(site.latency_ms for site in report.sites if site.latency_ms is not None)
     rows = [
         ("version", f"<code>{escape(release.version)}</code>"),

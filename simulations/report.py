@@ -111,6 +111,7 @@ class Report:
     rounds: tuple[Round, ...]
     phases: tuple[Phase, ...]
     release: Release | None
+    release_refused: str = ""  # why there is no release: what the parity gate found
     command: str
     versions: dict[str, str] = field(default_factory=dict)
 

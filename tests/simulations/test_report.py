@@ -124,11 +124,12 @@ def test_a_run_without_model_or_release_still_has_a_page() -> None:
         example(),
         metric=dataclasses.replace(example().metric, global_=None, central=None, local_only=None, int8=None),
         release=None,
+        release_refused="int8 rmse is 14.1 and fp32 13.7",
         rounds=(),
     )
     parsed = parse(page.render(value))
     assert parsed.open == []
-    assert "no release" in parsed.text
+    assert "no release. The gate refused it: int8 rmse is 14.1" in parsed.text
 
 
 def test_verdict_names_a_loss_as_a_loss() -> None:
