@@ -19,6 +19,7 @@ from fedsite.protocol.sealing import RunKey
 from fedsite.server import rounds
 from fedsite.server.journal import Journal
 from fedsite.server.link import Failure, Link, SiteLink
+from fedsite.server.overdue import Late, Overdue
 from fedsite.server.replies import Expected, read_values
 from fedsite.server.rounds import Count, Reply, RoundState, Rules, Status
 
@@ -61,6 +62,7 @@ class Result:
     state: RoundState
     seconds: float
     answers: Mapping[str, SiteAnswer]  # by site id, of every site asked
+    late: Sequence[Late] = ()  # what came meanwhile, to this question or to earlier ones
 
     @property
     def participants(self) -> tuple[str, ...]:
@@ -104,6 +106,7 @@ class Exchange:
         self._stopping = stopping
         self._clock = clock
         self._now = now
+        self._overdue = Overdue(link, journal, clock)
 
     def ask(self, question: Question, sites: Sequence[SiteLink], take: Take | None = None) -> Result:
         """Ask `sites`, best first, and hand each counted answer to `take`, one at a time.
@@ -149,6 +152,7 @@ class _Asking:
         self._take = take
         self._sent: dict[str, _Sent] = {}  # by message id
         self._answers: dict[str, SiteAnswer] = {}
+        self._late: list[Late] = []
 
     def run(self) -> Result:
         desk, question = self._desk, self._question
@@ -171,8 +175,11 @@ class _Asking:
                 break
             self._receive()
             self._step(rounds.Tick(at=desk._clock()))
-        desk._link.forget(list(self._sent))
-        return Result(state=self._state, seconds=desk._clock() - started, answers=self._final())
+        seconds = desk._clock() - started
+        unanswered = {message: self._as_late(sent.site) for message, sent in self._sent.items()}
+        desk._overdue.add(unanswered, started + question.rules.deadline_s + GRACE_S)
+        self._late += desk._overdue.settle()
+        return Result(state=self._state, seconds=seconds, answers=self._final(), late=self._late)
 
     def _send(self, sites: Sequence[SiteLink]) -> None:
         desk, question = self._desk, self._question
@@ -225,10 +232,17 @@ class _Asking:
                 code=code,
             )
         )
+        if any(isinstance(effect, rounds.Discard) for effect in effects):
+            self._late.append(self._as_late(sent.site))
+            self._desk._overdue.note(self._late[-1])
+            return
         body = {} if reply is None or status is Status.INVALID else reply.body
         self._note(sent.site, status, code, at, frame.size, body)
         if Count(site=sent.site.site_id) in effects and self._take is not None and reply is not None:
             self._take(sent.site, reply, values)
+
+    def _as_late(self, site: SiteLink) -> Late:
+        return Late(site_id=site.site_id, site=site.name, phase=self._question.kind, round=self._question.round)
 
     def _lost(self, site: SiteLink, reason: str) -> None:
         _log.warning("site %s: %s", site.name, reason)

@@ -111,8 +111,13 @@ class FlowerLink:
                 return
             self._wait(pause)
 
-    def forget(self, message_ids: Collection[str]) -> None:
-        """Nothing to do: an instruction expires on its own, and a reply with the Flower run."""
+    def late(self, message_ids: Collection[str]) -> dict[str, bool]:
+        """Late answers and losses among these; an answer stays where it is until the Flower run ends."""
+        found: dict[str, bool] = {}
+        asked = list(message_ids)
+        for start in range(0, len(asked), _MAX_BATCH):
+            found |= self._try(partial(self._replies.settle, asked[start : start + _MAX_BATCH]), {})
+        return found
 
     def _push(self, batch: list[Message]) -> list[str]:
         return list(self._grid.push_messages(batch))

@@ -32,13 +32,25 @@ class Replies:
         self._grid = grid
         self._limit = limit
         self._announced: dict[str, tuple[str, ObjectTree]] = {}
+        self._lost: set[str] = set()  # those announced whose answer is an error of Flower's
 
     def announce(self, message_ids: Sequence[str]) -> None:
         """Ask which of these instructions have been answered; each answer is told once."""
         client = self._grid._runtime_client
         answer = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            self._announced[proto.metadata.reply_to_message_id] = (proto.metadata.message_id, tree)
+            asked = proto.metadata.reply_to_message_id
+            self._announced[asked] = (proto.metadata.message_id, tree)
+            if proto.HasField("error"):
+                self._lost.add(asked)
+
+    def settle(self, message_ids: Sequence[str]) -> dict[str, bool]:
+        """Those among these that are announced, true where a site answered; forgotten here, and never fetched."""
+        self.announce(message_ids)
+        settled = [asked for asked in message_ids if asked in self._announced]
+        for asked in settled:
+            del self._announced[asked]
+        return {asked: asked not in self._lost for asked in settled}
 
     def waiting(self, message_ids: Collection[str]) -> list[str]:
         """The instructions among these whose answers are announced; others are forgotten."""

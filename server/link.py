@@ -44,5 +44,8 @@ class Link(Protocol):
     def poll(self, message_ids: Collection[str], wait_s: float) -> Iterator[tuple[str, Frame | Failure]]:
         """Replies that have arrived, one at a time; waits up to `wait_s` seconds for the first, and may yield none."""
 
-    def forget(self, message_ids: Collection[str]) -> None:
-        """Nobody waits for these replies any more."""
+    def late(self, message_ids: Collection[str]) -> dict[str, bool]:
+        """Which of these, that nobody waits for any more, are settled: true when answered, false when lost for good.
+
+        Answers stay unread. Each is told once.
+        """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from fedsite.protocol.plan import RoundPlan
 from fedsite.server.exchange import Result
 from fedsite.server.link import SiteLink
+from fedsite.server.rounds import Ignored
 from fedsite.server.runs import RESULT_SCHEMA
 
 
@@ -66,6 +68,11 @@ class RoundRecord:
     loss: float | None = None  # mean of the sites' training losses, only without privacy
     metric: float | None = None  # federated evaluation of the model this round produced
 
+    def late(self, count: int) -> None:
+        """Add late replies, which also come when the round is long over."""
+        if count:
+            self.ignored[str(Ignored.LATE)] = self.ignored.get(str(Ignored.LATE), 0) + count
+
     def plain(self) -> dict[str, Any]:
         """As it stands in the result and in the event `round_finished`."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -81,6 +88,7 @@ class Record:
         self.rounds: list[RoundRecord] = []
         self.release_refusal: str | None = None  # why the int8 model was not released
         self._phases: dict[str, dict[str, Any]] = {}
+        self._late: Counter[int] = Counter()  # of training rounds
 
     def site(self, link: SiteLink) -> SiteRecord:
         """The record of a site, new if it was not known."""
@@ -105,6 +113,9 @@ class Record:
             record.seconds += answer.seconds
             if answer.code is not None:
                 record.code = str(answer.code)
+        self._late.update(late.round for late in result.late if late.phase == "train")
+        for found in self.rounds:
+            found.late(self._late.pop(found.number, 0))
 
     def trained(self, number: int, result: Result, *, evaluated: bool, loss: float | None) -> RoundRecord:
         """Add a round of training."""
@@ -124,9 +135,10 @@ class Record:
             seconds=result.seconds,
             bytes_up=result.bytes_up,
             bytes_down=result.bytes_down,
-            ignored={str(why): count for why, count in result.state.ignored.items()},
+            ignored={str(why): count for why, count in result.state.ignored.items() if why is not Ignored.LATE},
             loss=loss,
         )
+        found.late(self._late.pop(number, 0))
         self.rounds.append(found)
         return found
 

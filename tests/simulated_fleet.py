@@ -88,14 +88,17 @@ class SimulatedFleet:
         """Replies that are due, in order; time passes when there is none."""
         due = min((at for at, message, _ in self._waiting if message in message_ids), default=LAST_FRAME)
         self.clock.now = max(self.clock.now, min(due, self.clock.now + max(wait_s, 1e-3)))
-        ready = sorted((item for item in self._waiting if item[0] <= self.clock.now), key=lambda item: item[:2])
-        self._waiting = [item for item in self._waiting if item[0] > self.clock.now]
-        for _, message, reply in ready:
+        for _, message, reply in self._take(message_ids):
             yield message, reply
 
-    def forget(self, message_ids: Collection[str]) -> None:
-        """Replies to these are dropped."""
-        self._waiting = [item for item in self._waiting if item[1] not in message_ids]
+    def late(self, message_ids: Collection[str]) -> dict[str, bool]:
+        """Those that have been answered by now."""
+        return {message: True for _, message, _ in self._take(message_ids)}
+
+    def _take(self, message_ids: Collection[str]) -> list[tuple[float, str, Frame]]:
+        due = [item for item in self._waiting if item[0] <= self.clock.now and item[1] in message_ids]
+        self._waiting = [item for item in self._waiting if item not in due]
+        return sorted(due, key=lambda item: item[:2])
 
 
 @dataclass(kw_only=True)

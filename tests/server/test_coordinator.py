@@ -161,9 +161,18 @@ def test_a_duplicate_counts_once(play: Play, fleet: SimulatedFleet) -> None:
 
 def test_a_late_reply_does_not_count_and_does_not_block(play: Play, fleet: SimulatedFleet) -> None:
     fleet.on_send = lambda frame: setattr(fleet["west"], "delay_s", 11.0 if b'"train"' in frame.header else 0.01)
-    result = play.run().result
+    played = play.run()
+    result = played.result
     assert result["outcome"] == "completed"
     assert {found["outcome"] for found in result["rounds"]} == {"degraded"}
+    # The reply of round 1 comes in round 2 and is told as what it is; that of round 2 comes when the run is over.
+    late = [(event["phase"], event["round"], event["site"]) for event in played.events if event["kind"] == "late"]
+    assert late == [("train", 1, "west")]
+    assert [found["ignored"] for found in result["rounds"]] == [{"late": 1}, {}]
+    assert not [event for event in played.events if event["kind"] == "reply" and event["phase"] == "train"][4:]
+    found = checkpoint.latest(played.run.checkpoints)
+    assert found is not None
+    np.testing.assert_allclose(found[1].params["w"], np.full((2, 2), 1.5), atol=1e-6)  # west's 3 is not in it
 
 
 def test_a_site_that_cannot_be_reached_is_not_charged(play: Play, fleet: SimulatedFleet) -> None:

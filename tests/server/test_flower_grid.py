@@ -210,6 +210,26 @@ def test_a_reply_that_never_comes_whole_holds_nobody_up(grid: MemoryGrid, fleet:
     assert isinstance(reply, Frame)
 
 
+def test_a_late_reply_is_told_once_and_never_fetched(grid: MemoryGrid, fleet: SimulatedFleet) -> None:
+    found = link(grid, fleet.clock)
+    ids = [message for message in send_to(found, grid, 3) if message is not None]
+    grid.replies[ids[1]] = _error(grid.replies[ids[1]])
+    held = grid.replies.pop(ids[2])
+    assert found.late(ids) == {ids[0]: True, ids[1]: False}
+    grid.replies[ids[2]] = held
+    assert found.late(ids) == {ids[2]: True}
+    assert found.late(ids) == {}
+    assert grid.confirmed == []  # nothing was taken
+
+
+def test_a_reply_that_is_half_there_at_the_deadline_is_late(grid: MemoryGrid, fleet: SimulatedFleet) -> None:
+    found = link(grid, fleet.clock)
+    ids = [message for message in send_to(found, grid, 1) if message is not None]
+    grid.damage = lambda asked, objects: objects.clear()
+    assert list(found.poll(ids, 1.0)) == []
+    assert found.late(ids) == {ids[0]: True}
+
+
 def test_a_reply_that_is_no_message_or_too_large_is_its_sites_failure(
     grid: MemoryGrid, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
