@@ -45,7 +45,8 @@ def test_shape_is_kept_and_draws_differ():
     value = np.zeros((3, 4))
     first, second = (gaussian(value, 1.0, 1.0, SystemRandom()) for _ in range(2))
     assert first.shape == (3, 4)
-    assert len(np.unique(np.concatenate([first.ravel(), second.ravel()]))) == 24
+    assert not np.array_equal(first, second)
+    assert len(np.unique(first)) > 6  # two draws in a million meet on the grid
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e12])

@@ -1,0 +1,39 @@
+"""What every test finds, whoever runs the suite: the same examples, a terminal's Ctrl-C, nobody's settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure, and the same code gets the same answer. To look for new examples:
+# python -m pytest --hypothesis-profile=explore
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", parent=settings.get_profile("steady"), derandomize=False)
+settings.load_profile("steady")
+
+DATA = "FEDSITE_DATA"  # where real data is: the one setting that tests take
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _as_from_a_terminal() -> Iterator[None]:
+    """A shell's background job ignores SIGINT, and so would every process that a test starts and interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_settings() -> Iterator[None]:
+    """Neither this account's fedsite nor its proxy may be met by a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if (name.startswith("FEDSITE_") and name != DATA) or name.lower() in PROXIES:
+                patch.delenv(name)
+        yield
