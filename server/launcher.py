@@ -188,8 +188,10 @@ def run(home: ServerHome, *, host: str, port: int, ready: Callable[[Ports], None
     def stop(_number: int, _frame: FrameType | None) -> None:
         launcher.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup the server outlives its terminal
+        signal.signal(signal.SIGHUP, stop)
     with launcher:
         try:
             ready(launcher.start())

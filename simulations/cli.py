@@ -37,9 +37,10 @@ def demo(
     from fedsite.simulations import demo as story
     from fedsite.simulations import report as reports
 
-    # Ended politely it stops what it started, as on Ctrl-C.
+    # Ended politely it stops what it started, as on Ctrl-C; under nohup it goes on.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     arguments = list(overrides or [])
     console = Console(stderr=True)
     options = story.read(arguments)

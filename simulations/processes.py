@@ -15,7 +15,7 @@ from typing import Any
 
 from fedsite.protocol.errors import ExitCode, FedsiteError, UnreachableError
 
-STOP_SECONDS = 20.0  # from SIGINT to SIGKILL
+STOP_SECONDS = 20.0  # from SIGTERM to SIGKILL
 
 
 class CommandError(FedsiteError):
@@ -118,11 +118,12 @@ class Commands:
                 raise _failure((name,), process.returncode, tail)
 
     def stop(self) -> None:
-        """End everything that was started, last first: Ctrl-C, then after a while kill."""
+        """End everything that was started, last first: asked politely, then after a while killed."""
         for _, process in reversed(self._running):
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGINT)
+                    # Not SIGINT: commands of a demo that a shell runs in the background ignore it.
+                    process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         for _, process in reversed(self._running):
             try:

@@ -52,15 +52,15 @@ def launch(
         planned = planning.make(asked, home.federation().id)
         run = RunDirectory(home.runs / planned.plan.run_id)
         _start(client, run, planned, typed)
-    _tell(home, run, planned, json, wait)
-    if wait:
-        from fedsite.server.commands.runs import follow
+    try:
+        _tell(home, run, planned, json, wait)
+        if wait:
+            from fedsite.server.commands.runs import follow
 
-        try:
             follow(home, run, json)
-        except KeyboardInterrupt:
-            output.say(f"the run goes on; fedsite runs watch {run.run_id}, or: fedsite runs stop {run.run_id}")
-            raise
+    except KeyboardInterrupt:
+        output.say(f"the run goes on; fedsite runs watch {run.run_id}, or: fedsite runs stop {run.run_id}")
+        raise
 
 
 def _start(client: Any, run: RunDirectory, planned: Planned, typed: list[str]) -> None:
