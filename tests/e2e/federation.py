@@ -177,7 +177,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def end(process: subprocess.Popen[str], *, grace_s: float = 20.0) -> int:
+def end(process: subprocess.Popen[str], *, grace_s: float = 60.0) -> int:
     """Ask a process to end, then make it; returns its exit code."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)

@@ -37,6 +37,7 @@ from fedsite.protocol.keys import NodeKey
 from fedsite.server import home as homes
 from fedsite.server.admin_client import AdminClient
 from fedsite.server.guard import FLEET_ROUTES
+from tests.e2e import leftovers
 
 PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE}
 CLOSED = [
@@ -211,12 +212,14 @@ from flwr.app import Message
 from flwr.serverapp import ServerApp
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import from_record, to_record
+from fedsite.server.flower_push import forgiving
 
 pathlib.Path(os.environ["MARK"] + ".server").write_text("ran")
 app = ServerApp()
 
 @app.main()
 def main(grid, context):
+    grid = forgiving(grid)  # a site may confirm before its last object is up
     small = Frame(header=b"{}", signature=bytes(64), blobs={"values": b"small"})
     large = Frame(header=b"{}", signature=bytes(64), blobs={"model": os.urandom(30 << 20)})
     found = {}
@@ -224,13 +227,13 @@ def main(grid, context):
         sent = {m: n for n in grid.get_node_ids()
                 for m in grid.push_messages([Message(to_record(frame), n, "query", ttl=60)])}
         until = time.monotonic() + 60
-        # A site that does not understand need not answer: two seconds after the first reply nobody waits any more.
-        while sent and time.monotonic() < until:
+        # A site that does not understand need not answer: nobody waits any more once one has echoed.
+        while not any(found.get(f"{name} {node}") for node in sent.values()) and time.monotonic() < until:
             for reply in grid.pull_messages(list(sent)):
-                node = sent.pop(reply.metadata.reply_to_message_id)
+                node = sent[reply.metadata.reply_to_message_id]
                 got = None if reply.has_error() else from_record(reply.content)
                 found[f"{name} {node}"] = got is not None and got.blobs == frame.blobs
-                until = min(until, time.monotonic() + 2)
+            time.sleep(0.05)
     path = pathlib.Path(os.environ["MARK"] + ".tmp")
     path.write_text(json.dumps(found))
     path.rename(os.environ["MARK"])
@@ -297,10 +300,11 @@ def test_a_bundle_full_of_code_runs_at_no_site_and_large_frames_come_through(fed
                 timeout=30,
             )
             assert StartRunResponse.FromString(answer.content).run_id
-            until = time.monotonic() + 90
-            while not mark.exists() and time.monotonic() < until:
+            until = time.monotonic() + 180
+            while not (mark.exists() and "instruction refused" in running.log("agent")) and time.monotonic() < until:
                 time.sleep(0.1)
             assert mark.exists(), running.log("server", "agent")
+            assert "instruction refused" in running.log("agent")
         finally:
             stopping.set()
             thread.join()
@@ -321,7 +325,7 @@ def test_a_killed_link_comes_back_where_it_was_and_stopping_leaves_nobody_behind
         running.join_site("alpha")
         with _link(running, "alpha") as link:
             os.kill(running.info["link_pid"], signal.SIGKILL)
-            until = time.monotonic() + 60
+            until = time.monotonic() + 120
             while time.monotonic() < until:
                 with contextlib.suppress(UnreachableError):
                     assert link.pull(wait_s=0) is None
@@ -329,8 +333,12 @@ def test_a_killed_link_comes_back_where_it_was_and_stopping_leaves_nobody_behind
                 time.sleep(0.1)
             else:
                 raise AssertionError(running.log("server"))
+        # It serves before the launcher has written down who it is.
         after = homes.read_running(homes.ServerHome(running.state))
-        assert after["link_pid"] != running.info["link_pid"]
+        while after["link_pid"] == running.info["link_pid"]:
+            assert time.monotonic() < until, running.log("server")
+            time.sleep(0.02)
+            after = homes.read_running(homes.ServerHome(running.state))
         assert (after["loopback"], after["port"]) == (running.info["loopback"], running.info["port"])
         # A launcher that is killed takes its children with it, and the next one starts over what it left.
         _wait_gone(running, lambda: os.kill(after["pid"], signal.SIGKILL))
@@ -349,16 +357,9 @@ def _wait_gone(running: Any, act: Callable[[], object]) -> None:
     until = time.monotonic() + 60
     left = [now[name] for name in ("pid", "link_pid", "superexec_pid")]
     while left and time.monotonic() < until:
-        left = [pid for pid in left if _state(pid) not in ("", "Z")]
+        left = [pid for pid in left if leftovers.alive(pid)]
         time.sleep(0.05)
     assert not left, running.log("server")
-
-
-def _state(pid: object) -> str:
-    """The state letter of a process; empty when there is none."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return ""
 
 
 def test_a_second_server_and_a_taken_port_are_named(federation: Any, federations: Any, tmp_path: Path) -> None:
