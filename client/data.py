@@ -41,19 +41,25 @@ def source_id(task: Task, where: DataLocation) -> str:
 
 
 def stamp(task: Task, where: DataLocation) -> tuple[Any, ...]:
-    """What changes when the data does: the names, sizes and times of the files it is read from."""
-    if where.path is None and task.data.file is None:
-        return ()
-    source = where.source(task)
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    found = []
-    for path in files:
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        found.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(found)
+    """What changes when the data does: names, sizes and times of the files it is read from, joined tables included."""
+    generated = where.path is None and task.data.file is None
+    folder = where.folder(task) if task.context or task.events else None
+    read = [] if generated else [where.source(task)]
+    read += [folder / table.file for table in (*task.context, *task.events) if folder is not None]
+    return tuple(_facts(path) for path in sorted({path for source in read for path in _files(source)}))
+
+
+def _files(source: Path) -> list[Path]:
+    return [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+
+
+def _facts(path: Path) -> tuple[Any, ...]:
+    """A file put in another's place with its size and time kept (rsync, cp -p) still has another change time."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path), None
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def plain(where: DataLocation) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,36 @@ def test_joined_tables_are_charged_with_their_folder(tmp_path: Path, monkeypatch
     monkeypatch.setenv("FEDSITE_DATA", str(tmp_path))
     assert data.source_id(task(events=events), DataLocation()) == str(tmp_path)
     assert data.source_id(task(), DataLocation()) == "synthetic pump"
+
+
+def test_every_file_a_task_reads_changes_the_key(tmp_path: Path) -> None:
+    joined = task(
+        context=[{"file": "load.csv", "columns": ["flow"]}],
+        events=[{"file": "alarms", "time": "at", "since": "current"}],
+    )
+    folder, where = tmp_path / "readings", DataLocation(path=tmp_path / "readings")
+    (folder / "alarms").mkdir(parents=True)
+    keys = [data.key(joined, where)]
+    for name in ("2024.csv", "load.csv", "alarms/january.csv", "load.csv"):
+        with (folder / name).open("a") as file:
+            file.write("machine,load\n")
+        keys.append(data.key(joined, where))
+    assert len(set(keys)) == len(keys)
+    assert data.key(joined, where) == keys[-1]
+    old = (folder / "load.csv").stat()
+    (folder / "new.csv").write_text((folder / "load.csv").read_text().upper())
+    os.utime(folder / "new.csv", ns=(old.st_atime_ns, old.st_mtime_ns))
+    (folder / "new.csv").replace(folder / "load.csv")
+    assert data.key(joined, where) != keys[-1]
+    (folder / "load.csv").unlink()
+    assert data.key(joined, where) not in keys
+
+
+def test_tables_beside_a_single_file_change_the_key(tmp_path: Path) -> None:
+    joined, where = task(context=[{"file": "load.csv", "columns": ["flow"]}]), DataLocation(path=tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("x\n")
+    before = data.key(joined, where)
+    (tmp_path / "load.csv").write_text("machine,load\n")
+    assert data.key(joined, where) != before
+    (tmp_path / "notes.csv").write_text("unread\n")
+    assert len(data.stamp(joined, where)) == 2
