@@ -1,12 +1,13 @@
 """Scoring on the device, without torch: windows of a file through the installed release, and its golden self-test.
 
-`python -m fedsite.client.scoring SLOT STATE_DIRECTORY` runs the self-test of a slot in a process of its own, before the
-slot is made current.
+`python -m fedsite.client.scoring SLOT STATE_DIRECTORY PARENT` runs the self-test of a slot in a process of its own,
+before the slot is made current; it ends with its parent, which holds the other end of its stdin.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsite.client import lifeline
 from fedsite.client.slots import read_slot
 from fedsite.protocol import instants, output
 from fedsite.protocol.errors import ExitCode, IntegrityError, RefusalCode
@@ -109,18 +111,20 @@ def self_test(manifest: Manifest, model: bytes) -> None:
 
 
 def self_test_apart(slot: Path, state: Path) -> None:
-    """Run the self-test of a slot in another process, which ends whatever the model does.
+    """Run the self-test of a slot in another process, which ends whatever the model does, and with this one.
 
     Raises:
         IntegrityError: it failed, crashed, or did not end in time.
     """
-    command = [sys.executable, "-m", "fedsite.client.scoring", str(slot), str(state)]
+    command = [sys.executable, "-m", "fedsite.client.scoring", str(slot), str(state), str(os.getpid())]
+    theirs, ours = os.pipe()
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SELF_TEST_S, start_new_session=True
-        )
+        done = subprocess.run(command, stdin=theirs, capture_output=True, timeout=SELF_TEST_S, start_new_session=True)
     except subprocess.TimeoutExpired:
         raise _self_test_error(f"the self-test did not end within {SELF_TEST_S:.0f} s") from None
+    finally:
+        os.close(theirs)
+        os.close(ours)
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise _self_test_error(lines[0].removeprefix("error: ") if lines else f"exit code {done.returncode}")
@@ -183,6 +187,8 @@ def _self_test_error(found: str, allowed: str = "the golden outputs") -> Integri
 
 def main() -> int:
     """Entry point of the process that runs a slot's self-test."""
+    lifeline.die_with(int(sys.argv[3]))
+    lifeline.end_with_pipe(0)
     from fedsite.client import site
 
     slot, state = Path(sys.argv[1]), Path(sys.argv[2])

@@ -6,22 +6,17 @@ the middle of a training step: it can never outlive its agent.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import select
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from fedsite.client import pipe
+from fedsite.client import lifeline, pipe
 from fedsite.client.refusals import refusal_of
 
 Operation = Callable[[Mapping[str, Any], Mapping[str, bytes]], pipe.Message]
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, operations: Mapping[str, Operation]) -> None:
@@ -56,37 +51,15 @@ def answer_to(request: pipe.Message, operations: Mapping[str, Operation]) -> pip
         return pipe.Message(header=header)
 
 
-def die_with(parent: int) -> None:
-    """Make the operating system end this process with its parent, and end now when the parent is gone already."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if parent and os.getppid() != parent:
-        os._exit(0)
-
-
-def end_with_pipe(handle: int) -> None:
-    """Watch the pipe from a thread: when its other end closes, end at once, whatever is being computed."""
-
-    def watch() -> None:
-        poller = select.poll()
-        poller.register(handle, 0)
-        while True:
-            if any(event & (select.POLLHUP | select.POLLERR) for _, event in poller.poll()):
-                os._exit(0)
-
-    threading.Thread(target=watch, name="watch-pipe", daemon=True).start()
-
-
 def main() -> None:
     """Entry point."""
-    die_with(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    lifeline.die_with(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     # The agent ends us by closing the pipe; a signal meant for the terminal's foreground is not for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A stray print (a library's, a model's) must not land among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    end_with_pipe(0)
+    lifeline.end_with_pipe(0)
     from fedsite.client.operations import Operations
 
     serve(os.fdopen(0, "rb", closefd=False), answers, Operations().table())

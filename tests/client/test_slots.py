@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -243,3 +246,21 @@ def test_settings_reach_the_location(tmp_path: Path) -> None:
     assert (where.site, where.columns) == (2, {"flow": "Q"})
     assert data.from_plain(data.plain(where)) == where
     assert data.location(Settings(), load_task("pump")).path is None
+
+
+def test_kill_minus_nine_of_the_agent_ends_a_self_test_in_the_middle(tmp_path: Path, joined: Any) -> None:
+    psutil = pytest.importorskip("psutil", reason="pip install 'fedsite[dev]'")
+    slot = tmp_path / "slot"
+    slot.mkdir()
+    os.mkfifo(slot / MANIFEST)  # nobody ever writes to it
+    agent = f"""
+from pathlib import Path
+from fedsite.client import scoring
+scoring.self_test_apart(Path({str(slot)!r}), Path({str(joined.directory)!r}))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", agent])
+    with (slot / MANIFEST).open("wb"):  # returns when the child opens it to read
+        (child,) = psutil.Process(parent.pid).children()
+        parent.kill()
+        parent.wait()
+        child.wait(timeout=10)

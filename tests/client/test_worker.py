@@ -23,7 +23,7 @@ from fedsite.protocol.errors import RefusalCode
 # A worker with operations of its own, over the same serving code.
 SCRIPT = """
 import os, sys, time
-from fedsite.client import pipe, worker
+from fedsite.client import lifeline, pipe, worker
 from fedsite.telemetry.errors import Code, TelemetryError
 
 def echo(arguments, blobs):
@@ -38,10 +38,10 @@ def crash(arguments, blobs):
 def sleep(arguments, blobs):
     time.sleep(60)
 
-worker.die_with(int(sys.argv[1]))
+lifeline.die_with(int(sys.argv[1]))
 answers = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
-worker.end_with_pipe(0)
+lifeline.end_with_pipe(0)
 worker.serve(os.fdopen(0, "rb", closefd=False), answers,
              {"echo": echo, "fail": fail, "broken": broken, "crash": crash, "sleep": sleep})
 """
