@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +26,6 @@ from fedsite.protocol.storage import private_directory, storage_errors
 BUDGET = "budget.db"
 STATE = "agent.json"
 LOCK = "agent.lock"
-FORGOTTEN_S = (
-    30 * 86_400.0
-)  # after which an open run's files are deleted; its reservation stays (fedsite privacy --close)
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +55,7 @@ def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], by
     logs = private_directory(directory / "logs")
     worker = WorkerLink(logs / "worker.log", idle_s=settings.agent.idle_worker_s)
     outbox = Outbox(directory / "outbox")
-    for run_id in outbox.end_old(time.time() - FORGOTTEN_S):
+    for run_id in outbox.tidy():
         _log.warning("run %s was never ended by the server; its values and replies are deleted here", run_id)
     slots = Slots(directory, site.federation)
 

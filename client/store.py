@@ -1,31 +1,46 @@
 """What the site keeps of a run until it ends: the accepted plan, the noised values, and the reply as it was sent.
 
-A reply is on disk before it leaves, so that the same instruction always gets the same bytes, also after kill -9. Only
-the last two rounds of a run keep their bytes; what is older is known to be answered and is refused as replayed.
+A reply is on disk before it leaves, so that the same instruction always gets the same bytes, also after kill -9.
+
+What is kept is bounded, and still nothing is answered twice. Of each kind of instruction the last two replies keep
+their bytes, by attempt and then round, which both only rise; whatever comes before a reply that was dropped is refused
+as replayed, answered or not. A run that ended keeps that it has ended; when nothing was heard of it for `REMEMBERED_S`,
+it goes too, and from then on no run is begun whose id, and so its time, is not later.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from fedsite.protocol import documents
+from fedsite.protocol import documents, ids
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.storage import private_directory, write_atomic
 
-KEEP_ROUNDS = 2
+KEEP_REPLIES = 2  # of each kind
+KEEP_ROUNDS = 2  # of released values
+SILENT_S = 30 * 86_400.0  # after which an open run ends here; its reservation stays (fedsite privacy --close)
+REMEMBERED_S = 90 * 86_400.0  # after which a run that ended is known by the floor alone
 _LENGTH = struct.Struct(">Q")
 _FINISHED = "finished"
+_CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
+_FLOOR = "floor"  # run id up to which runs that are not here are not begun
 _AFTER = ("install", "finish")  # what may still come when a run has ended
 
 
 class Outbox:
     """Files below `site/outbox/<run>`; one writer, the agent."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Open the directory, made when it is not there; `clock` gives seconds since 1970."""
         self.directory = directory
+        self._clock = clock
         private_directory(directory)
 
     def accept(self, run_id: str, plan: bytes) -> None:
@@ -43,16 +58,15 @@ class Outbox:
         """The stored reply to this very instruction.
 
         Raises:
-            TrustError: it was answered and its bytes are gone, or its run has ended (`replayed`).
+            TrustError: it was answered and its bytes are gone, or may have been, or its run has ended (`replayed`).
         """
         folder = self._run(header.run_id)
         path = folder / f"{_name(header)}.reply"
         if path.exists():
-            data = path.read_bytes()
-            if data:
-                return decode(data)
-            raise _replayed(header)
-        if header.kind not in _AFTER and (folder / _FINISHED).exists():
+            return decode(path.read_bytes())
+        ended = header.kind not in _AFTER and (folder / _FINISHED).exists()
+        gone = not folder.exists() and header.run_id <= self._floor()
+        if ended or gone or [header.attempt, header.round] <= _closed(folder).get(header.kind, [0, 0]):
             raise _replayed(header)
         return None
 
@@ -71,34 +85,69 @@ class Outbox:
         write_atomic(folder / f"{_work(header)}.values", _basis(header).encode("ascii") + b"\n" + data)
 
     def keep_reply(self, header: Header, frame: Frame) -> None:
-        """Keep a reply, before it is sent, and drop the bytes of rounds that nobody can ask for again."""
+        """Keep a reply, before it is sent; drop older ones of its kind, and values that no attempt will ask for."""
         folder = self._run(header.run_id)
         private_directory(folder)
         write_atomic(folder / f"{_name(header)}.reply", encode(frame))
-        for path in folder.glob("[0-9]*-*"):
-            if int(path.name.partition("-")[0]) <= header.round - KEEP_ROUNDS:
-                _forget(path)
-
-    def finish(self, run_id: str) -> None:
-        """Drop everything of a run but the fact that it has ended."""
-        folder = self._run(run_id)
-        private_directory(folder)
-        write_atomic(folder / _FINISHED, b"")
-        for path in folder.iterdir():
-            if path.name != _FINISHED and "-finish-" not in path.name and "-install-" not in path.name:
+        held = sorted((_position(path), path) for path in folder.glob(f"*-{header.kind}-*.reply"))
+        if dropped := held[:-KEEP_REPLIES]:
+            closed = _closed(folder)
+            closed[header.kind] = max(dropped[-1][0], closed.get(header.kind, [0, 0]))
+            write_atomic(folder / _CLOSED, documents.canonical(closed))
+        for _, path in dropped:
+            path.unlink(missing_ok=True)
+        for path in folder.glob("*.values"):
+            if abs(int(path.name.partition("-")[0]) - header.round) >= KEEP_ROUNDS:
                 path.unlink(missing_ok=True)
 
-    def end_old(self, before: float) -> list[str]:
-        """End the runs of which nothing was heard since `before` (seconds since 1970); their ids."""
-        folders = [self._run(run_id) for run_id in self.open_runs()]
-        old = [folder.name for folder in folders if folder.stat().st_mtime < before]
-        for run_id in old:
-            self.finish(run_id)
-        return old
+    def finish(self, run_id: str) -> None:
+        """Drop everything of a run but the fact that it has ended, and what is left of runs that ended long ago."""
+        self._end(self._run(run_id))
+        self._forget(self._clock() - REMEMBERED_S)
+
+    def tidy(self) -> list[str]:
+        """End the runs of which nothing was heard for `SILENT_S`, and forget those that ended long ago.
+
+        Returns:
+            The ids of the runs that were still open.
+        """
+        before = self._clock() - SILENT_S
+        old = [folder for folder in self._folders() if not (folder / _FINISHED).exists() and _heard(folder) < before]
+        still_open = [folder.name for folder in old if (folder / "plan.json").exists()]
+        for folder in old:
+            self._end(folder)
+        self._forget(self._clock() - REMEMBERED_S)
+        return still_open
 
     def open_runs(self) -> list[str]:
         """Runs that were accepted and have not ended."""
         return sorted(path.parent.name for path in self.directory.glob("*/plan.json"))
+
+    def _end(self, folder: Path) -> None:
+        private_directory(folder)
+        write_atomic(folder / _FINISHED, b"")
+        for path in folder.iterdir():
+            if path.name not in (_FINISHED, _CLOSED) and "-finish-" not in path.name and "-install-" not in path.name:
+                path.unlink(missing_ok=True)
+
+    def _forget(self, before: float) -> None:
+        """Let the floor stand for runs that ended, were begun, and were last heard of, before `before`."""
+        old = [folder for folder in self._folders() if (folder / _FINISHED).exists() and _heard(folder) < before]
+        # An id with a time still to come would keep out every run until then.
+        old = [folder for folder in old if _begun(folder.name) < before]
+        if not old:
+            return
+        floor = max(self._floor(), *(folder.name for folder in old))
+        write_atomic(self.directory / _FLOOR, floor.encode("ascii"))
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.directory.iterdir() if path.is_dir())
+
+    def _floor(self) -> str:
+        path = self.directory / _FLOOR
+        return path.read_text(encoding="ascii") if path.exists() else ""
 
     def _run(self, run_id: str) -> Path:
         if not run_id.isalnum() or len(run_id) > 64:
@@ -156,12 +205,24 @@ def _basis(header: Header) -> str:
     return hashlib.sha256(documents.canonical([header.plan_hash, header.model_hash, blobs, header.body])).hexdigest()
 
 
-def _forget(path: Path) -> None:
-    """Values go; a reply becomes an empty file, which says that it was answered."""
-    if path.suffix == ".values":
-        path.unlink(missing_ok=True)
-    elif path.stat().st_size:
-        write_atomic(path, b"")
+def _position(path: Path) -> list[int]:
+    """[attempt, round] of a stored reply: the order in which a run asks for one kind of thing."""
+    number, _, attempt = path.stem.split("-")
+    return [int(attempt), int(number)]
+
+
+def _closed(folder: Path) -> dict[str, list[int]]:
+    path = folder / _CLOSED
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+
+def _heard(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def _begun(run_id: str) -> float:
+    """Seconds since 1970 at which a ULID was made."""
+    return int.from_bytes(ids.run_bytes(run_id)[:6], "big") / 1000
 
 
 def _replayed(header: Header) -> TrustError:
