@@ -51,14 +51,20 @@ def answer_to(request: pipe.Message, operations: Mapping[str, Operation]) -> pip
         return pipe.Message(header=header)
 
 
+def answers_apart() -> BinaryIO:
+    """Stdout for answers alone: what else is printed (by a library, by a model) goes to the log, and at once."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return answers
+
+
 def main() -> None:
     """Entry point."""
     lifeline.die_with(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     # The agent ends us by closing the pipe; a signal meant for the terminal's foreground is not for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A stray print (a library's, a model's) must not land among the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    answers = answers_apart()
     lifeline.end_with_pipe(0)
     from fedsite.client.operations import Operations
 

@@ -19,6 +19,7 @@ settings.load_profile("steady")
 
 DATA = "FEDSITE_DATA"  # where real data is: the one setting that tests take
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,9 +32,10 @@ def _as_from_a_terminal() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _nobodys_settings() -> Iterator[None]:
-    """Neither this account's fedsite nor its proxy may be met by a test."""
+    """Neither this account's fedsite nor its proxy may be met by a test, nor its wishes for what is printed."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if (name.startswith("FEDSITE_") and name != DATA) or name.lower() in PROXIES:
+            ours = name.startswith("FEDSITE_") and name != DATA
+            if ours or name.lower() in PROXIES or name in TERMINAL:
                 patch.delenv(name)
         yield

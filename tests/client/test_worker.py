@@ -39,8 +39,7 @@ def sleep(arguments, blobs):
     time.sleep(60)
 
 lifeline.die_with(int(sys.argv[1]))
-answers = os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)
+answers = worker.answers_apart()
 lifeline.end_with_pipe(0)
 worker.serve(os.fdopen(0, "rb", closefd=False), answers,
              {"echo": echo, "fail": fail, "broken": broken, "crash": crash, "sleep": sleep})
