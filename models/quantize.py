@@ -20,7 +20,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from fedsite.models import calibration, graph
+from fedsite.models import calibration, graph, saturation
 from fedsite.protocol.errors import IntegrityError
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
@@ -73,6 +73,7 @@ def quantize(
         guess = calibration.estimate(tapped, names, _inputs(data) if inputs is None else inputs)
         known = guess | (calibration.widened(known, guess) if noisy else known)
     model = graph.decode(graph.prepared(data))
+    known = saturation.within(known, saturation.bounds(model))
     for scan in graph.scans(model):
         inner = graph.body(scan)
         inner.CopyFrom(insert_products(graph.as_model(inner, model), known).graph)
