@@ -113,6 +113,7 @@ def join(
         "expires": document.expires,
     }
     storage.write_atomic(directory / "federation.json", federation.encode())
+    storage.write_atomic(directory / "ca.crt", federation.ca_certificate.encode("ascii"))  # flower-supernode reads it
     storage.write_atomic(directory / "site.crt", answer.certificate.encode("ascii"))
     storage.write_atomic(directory / "site.signed.json", answer.site.encode("utf-8"))
     storage.write_atomic(directory / "site.json", documents.canonical(state))

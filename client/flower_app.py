@@ -6,24 +6,42 @@ which `fedsite join` made. One process for each message: slower than the agent, 
 
 from __future__ import annotations
 
+import logging
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedsite.protocol.messages import Frame
+from fedsite.protocol.records import from_record, to_record
+
+_LOG = logging.getLogger(__name__)
+
 
 def answer(message: Message, _context: Context) -> Message:
-    """Hand the frame to the handler and its reply back; the kind stands in our signed header, not in Flower's type."""
+    """Hand the frame to the handler and its reply back; the kind stands in our signed header, not in Flower's type.
+
+    Raises:
+        RuntimeError: there is no reply, not even one that says no.
+    """
+    try:
+        reply = _handle(from_record(message.content))
+    except Exception as error:
+        _LOG.error("instruction not answered: %s", error, exc_info=not hasattr(error, "found"))
+        # Flower sends an exception's text to the server: ours may name paths and processes of this host.
+        raise RuntimeError("the site could not answer; its own log says why") from None
+    return Message(to_record(reply), reply_to=message)
+
+
+def _handle(frame: Frame) -> Frame:
     from fedsite.client import assembly, settings
-    from fedsite.protocol.records import from_record, to_record
 
     directory = settings.state_directory()
-    frame = from_record(message.content)
     with assembly.only_one(directory):
         parts = assembly.assemble(directory, settings.load(directory, []), _fetch)
         try:
-            reply = parts.handler.handle(frame)
+            return parts.handler.handle(frame)
         finally:
             parts.worker.close()
-    return Message(to_record(reply), reply_to=message)
 
 
 def _fetch(path: str, limit: int) -> bytes:

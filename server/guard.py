@@ -4,7 +4,8 @@ Rules of the public listener (TLS):
 1. `/enrol` is open: a token is what counts there.
 2. Everything else needs the certificate of an enrolled, unrevoked site: none is 401, an unknown or revoked one 403.
 3. `/v1/fleet/*`, minus registering and unregistering, also needs the node key of that same site in Flower's header.
-4. A site with the explicit setting `supernode=true` may use the fleet routes with its node key alone.
+4. A site with the explicit setting `supernode=true` may use the fleet routes with its node key alone, for as long as
+   its certificate is valid.
 5. `/releases/*` is for certificate holders. Nothing else exists: 404.
 Rules of the loopback listener: `/v1/runtime/*` has Flower's own task tokens and superexec secret; `/v1/control/*` and
 `/admin/*` need the administration secret; `/health` is open.
@@ -122,7 +123,7 @@ def decide(asked: Asked, registry: Registry, *, secret: str, now: datetime) -> A
             return Deny(status=HTTPStatus.METHOD_NOT_ALLOWED, reason="method")
         return Allow(target=Target.ENROLMENT)
     if asked.certificate is None:
-        return _decide_without_certificate(asked, registry)
+        return _decide_without_certificate(asked, registry, now)
     site = registry.by_certificate(asked.certificate)
     refused = _refuse(site, now)
     if refused is not None or site is None:
@@ -137,10 +138,10 @@ def decide(asked: Asked, registry: Registry, *, secret: str, now: datetime) -> A
     return Deny(status=HTTPStatus.NOT_FOUND, reason="no such route")
 
 
-def _decide_without_certificate(asked: Asked, registry: Registry) -> Allow | Deny:
+def _decide_without_certificate(asked: Asked, registry: Registry, now: datetime) -> Allow | Deny:
     if asked.path in FLEET_ROUTES and asked.method == "POST":
         owner = _key_owner(asked.node_key, registry)
-        if owner is not None and owner.supernode and owner.revoked is None:
+        if owner is not None and owner.supernode and _refuse(owner, now) is None:
             return Allow(target=Target.FLOWER, site_id=owner.site_id)
     return Deny(status=HTTPStatus.UNAUTHORIZED, reason="no client certificate")
 

@@ -14,6 +14,7 @@ _FILES = (
     "site.json",
     "site.signed.json",
     "site.crt",
+    "ca.crt",
     "tls.key",
     "node.key",
     "identity.key",

@@ -50,11 +50,16 @@ class Toys(Federation):
 
     def site(self, name: str) -> Path:
         """Enrol and start a site."""
+        home = self.prepare_site(name)
+        self.start_agent(name)
+        return home
+
+    def prepare_site(self, name: str) -> Path:
+        """Enrol a site that has data, and start nothing."""
         home = self.join_site(name)
         toy.write(self.directory)
         settings = f"data: {{path: {self.directory / 'toy.csv'}}}\npolicy: {{require_privacy: false}}\n"
         (home / "site" / "site.yaml").write_text(settings)
-        self.start_agent(name)
         return home
 
     def launch(self, *overrides: str) -> str:

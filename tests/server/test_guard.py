@@ -48,6 +48,7 @@ SITES = _Registry(
     _Site("old", expires=NOW - timedelta(seconds=1)),
     _Site("plain", supernode=True),
     _Site("plain-gone", supernode=True, revoked="2025-12-31T00:00:00Z"),
+    _Site("plain-old", supernode=True, expires=NOW - timedelta(seconds=1)),
 )
 
 
@@ -100,6 +101,7 @@ def test_a_fleet_call_without_two_keys_of_one_valid_site_is_refused(
 def test_a_supernode_without_certificate_is_admitted_only_where_it_was_allowed() -> None:
     assert _asked(PULL, None, "plain") == Allow(target=Target.FLOWER, site_id="plain")
     assert _status(_asked(PULL, None, "plain-gone")) == 401
+    assert _status(_asked(PULL, None, "plain-old")) == 401
     assert _status(_asked("/releases/v1/model.onnx", None, "plain", method="GET")) == 401
     assert _status(_asked("/v1/fleet/register-node", None, "plain")) == 401
 
