@@ -27,6 +27,7 @@ BINS = len(EDGES) + 1  # bin b holds EDGES[b-1] < value <= EDGES[b]; bin 0 also 
 _NOISY_MARGIN = 1.5  # what noise hides lies above what it shows; clipping hurts int8 more than a range too wide
 _WIDEST = 4.0
 _SPAN = 8.0
+_TOGETHER = 2.0  # synthetic features move apart; real ones move together, and their sums reach further
 _MISTAKE = 0.05  # chance that noise alone shifts any of the ranges upward
 
 
@@ -103,12 +104,15 @@ def ranges(total: Mapping[str, NDArray[np.floating]], names: list[str], *, noise
 
 
 def estimate(graph: bytes, names: list[str], x: NDArray[np.floating]) -> Ranges:
-    """Ranges seen on inputs that are nobody's data (`synthetic_inputs`): weaker than counts from the sites."""
+    """Twice the ranges seen on inputs that are nobody's data (`synthetic_inputs`): weaker than counts from the sites."""
     from fedsite.models import extremes
 
     seen = extremes.of(graph, names, x, np.zeros(len(x), np.int64), isolated=False, scores=False)
     return {
-        name: (min(0.0, float(seen.low[row].min())), max(float(EDGES[0]), float(seen.high[row].max())))
+        name: (
+            _TOGETHER * min(0.0, float(seen.low[row].min())),
+            _TOGETHER * max(float(EDGES[0]), float(seen.high[row].max())),
+        )
         for row, name in enumerate(names)
     }
 

@@ -179,7 +179,12 @@ def test_synthetic_inputs_are_public_and_inside_the_bounds():
     assert (x >= low).all()
     assert (x <= high).all()
     np.testing.assert_array_equal(x, calibration.synthetic_inputs(low, high, 7, count=20))
-    assert calibration.estimate(tapped(), NAMES, x[:, :2, 2:])["y"][1] <= 10.0
+
+
+def test_estimated_ranges_reach_twice_as_far_as_synthetic_windows():
+    # y = 2x reaches from -2 to 8 on these windows.
+    found = calibration.estimate(tapped(), NAMES, windows([4.0, -1.0], [0.5, 0.25]))
+    assert found == {"y": (-4.0, 16.0)}
 
 
 def test_what_does_not_fit_is_refused():
