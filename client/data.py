@@ -45,7 +45,8 @@ def stamp(task: Task, where: DataLocation) -> tuple[Any, ...]:
     generated = where.path is None and task.data.file is None
     folder = where.folder(task) if task.context or task.events else None
     read = [] if generated else [where.source(task)]
-    read += [folder / table.file for table in (*task.context, *task.events) if folder is not None]
+    tables = [table.file for table in task.context] + [table.file for table in task.events]
+    read += [folder / table for table in tables if folder is not None]
     return tuple(_facts(path) for path in sorted({path for source in read for path in _files(source)}))
 
 
