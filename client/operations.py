@@ -105,9 +105,12 @@ class Operations:
     def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Metric sums of a model on the holdout, and of its int8 graph where one travels along."""
         from fedsite.client import parity, work
+        from fedsite.models import onnx_limits
         from fedsite.privacy import sampling
 
         plan, task, model = _checked(blobs)
+        if "graph" in blobs:
+            onnx_limits.check(blobs["graph"])
         scale = _normalisation(task, arguments)
         data = self._load(task, arguments)
         values = work.evaluate(plan, data, model, scale, sampling.SystemRandom())
@@ -118,9 +121,11 @@ class Operations:
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""
         from fedsite.client import work
+        from fedsite.models import onnx_limits
         from fedsite.privacy import sampling
 
         plan = _plan(blobs["plan"])
+        onnx_limits.check(blobs["graph"])
         task = _task(plan)
         scale = _normalisation(task, arguments)
         tensors = [str(name) for name in arguments["tensors"]]

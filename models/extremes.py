@@ -40,21 +40,23 @@ def of(
         scores: also compare the first output with the input.
 
     Raises:
-        IntegrityError: the graph is not ONNX or lacks a tap, or, where units are not apart, does not run.
+        IntegrityError: the graph is not one of our export's kind (`runtime.Session`), lacks a tap, names one twice, or,
+            where units are not apart, does not run.
     """
-    session = runtime.session(graph)
-    outputs = [item.name for item in session.get_outputs()]
+    session = runtime.Session(graph)
+    outputs = session.names
     missing = [name for name in names if f"{TAP}{name}" not in outputs]
+    if len(set(names)) != len(names):
+        raise IntegrityError(f"{len(names)} tensors to show, some of them twice", allowed="each tensor once")
     if missing:
         raise IntegrityError(f"calibration graph lacks tensor {missing[0]}", allowed=", ".join(outputs))
     wanted = [f"{TAP}{name}" for name in names] + ([outputs[0]] if scores else [])
-    source = session.get_inputs()[0].name
     units = int(owner.max(initial=-1)) + 1
     high, low, largest = np.full((len(names), units), -np.inf), np.full((len(names), units), np.inf), np.zeros(units)
-    for index in _batches(owner, isolated):
+    for index in _batches(owner, session.batch(_BATCH), isolated):
         batch = np.ascontiguousarray(x[index], np.float32)
         try:
-            top, bottom, score = _seen(session.run(wanted, {source: batch}), batch, isolated, scores)
+            top, bottom, score = _seen(session.run(wanted, batch), batch, isolated, scores)
         except Exception as error:
             if not isolated:
                 raise IntegrityError(f"the calibration graph does not run ({type(error).__name__})") from error
@@ -79,10 +81,10 @@ def _seen(values: list[Any], batch: NDArray[np.float32], isolated: bool, scores:
     return top, bottom, score
 
 
-def _batches(owner: NDArray[np.integer], isolated: bool) -> list[NDArray[np.intp]]:
+def _batches(owner: NDArray[np.integer], size: int, isolated: bool) -> list[NDArray[np.intp]]:
     order = np.argsort(owner, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(owner))[:-1]) if isolated and len(owner) else [order]
-    return [part[start : start + _BATCH] for part in parts for start in range(0, len(part), _BATCH)]
+    return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
 
 
 def _per_window(value: NDArray[np.floating], windows: int, *, apart: bool) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""Scoring on the device: onnxruntime on one thread, no torch."""
+"""Scoring on the device: onnxruntime on one thread, no torch; only for models that `onnx_limits` has let through."""
 
 from __future__ import annotations
 
@@ -8,32 +8,73 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fedsite.models import onnx_header
+from fedsite.models import onnx_limits
 from fedsite.protocol.errors import DataError, IntegrityError
-from fedsite.protocol.release import MAX_MODEL
 
-OPSETS = (13, 23)  # of ONNX itself, first and last
 _BATCH = 1024  # windows
+
+
+class Session:
+    """A model of one input and any number of outputs, checked before the runtime sees it.
+
+    Raises:
+        IntegrityError: not a model, too large, of operators that our export does not write, too expensive to run.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._model = onnx_limits.check(model)
+        self._session = _load(model)
+        self._admitted: set[int] = set()
+        (self.input,) = self._session.get_inputs()
+        self.outputs = self._session.get_outputs()
+        self.names = [item.name for item in self.outputs]
+
+    def batch(self, most: int) -> int:
+        """How many windows to run at once: `most`, or a half, a quarter, … of it where that takes too much."""
+        while most > 1:
+            try:
+                self._admit(most)
+            except IntegrityError:
+                most //= 2
+            else:
+                break
+        return most
+
+    def run(self, outputs: list[str], x: NDArray[np.float32]) -> list[NDArray[np.generic]]:
+        """The named outputs for windows [windows, …].
+
+        Raises:
+            IntegrityError: so many windows at once take too much. Whatever the runtime raises.
+        """
+        self._admit(len(x))
+        found: list[NDArray[np.generic]] = self._session.run(outputs, {self.input.name: np.ascontiguousarray(x)})
+        return found
+
+    def _admit(self, windows: int) -> None:
+        # For each number anew: a shape may depend on it in other ways than growing with it.
+        if windows not in self._admitted:
+            onnx_limits.cost(self._model, windows)
+            self._admitted.add(windows)
 
 
 class Scorer:
     """One model, ready to score windows.
 
     Raises:
-        IntegrityError: not a model, too large, in need of operators that are not ONNX's or of files beside it.
+        IntegrityError: see `Session`; or not one output for windows of time and features.
     """
 
     def __init__(self, model: bytes) -> None:
-        self._session = session(model)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 3:
+        self._session = Session(model)
+        given, outputs = self._session.input, self._session.outputs
+        if len(outputs) != 1 or len(given.shape) != 3:
             raise IntegrityError(
-                f"model with inputs {[(item.type, item.shape) for item in inputs]} and {len(outputs)} outputs",
+                f"model with input {given.type} {given.shape} and {len(outputs)} outputs",
                 allowed="one float input [windows, time, feature] and one output",
             )
-        self._input, self._output = inputs[0].name, outputs[0].name
-        _, self.time, self.features = inputs[0].shape
+        _, self.time, self.features = given.shape
         self._tail = tuple(outputs[0].shape[1:])
+        self._batch = self._session.batch(_BATCH)
 
     def predict(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """The model's output for normalised windows. x: [windows, time, feature]; returns [windows, …].
@@ -46,35 +87,13 @@ class Scorer:
         if not len(x):
             return np.zeros((0, *self._tail), np.float32)
         parts = [
-            self._session.run(
-                [self._output], {self._input: np.ascontiguousarray(x[start : start + _BATCH], np.float32)}
-            )
-            for start in range(0, len(x), _BATCH)
+            self._session.run(self._session.names, x[start : start + self._batch].astype(np.float32, copy=False))[0]
+            for start in range(0, len(x), self._batch)
         ]
-        return np.concatenate([part[0] for part in parts])
+        return np.concatenate(parts)
 
 
-def session(model: bytes) -> Any:
-    """An onnxruntime session on one thread that stays quiet; for graphs of any number of outputs.
-
-    Raises:
-        IntegrityError: see `Scorer`.
-    """
-    if len(model) > MAX_MODEL:
-        raise IntegrityError(f"model of {len(model)} bytes", allowed=f"at most {MAX_MODEL} bytes")
-    header = onnx_header.read(model)
-    foreign = sorted(set(header.opsets) - {"", "ai.onnx"})
-    if foreign:
-        raise IntegrityError(f"model needs operators of {foreign[0]!r}", allowed="standard ONNX operators")
-    version = max(header.opsets.values())
-    if not OPSETS[0] <= version <= OPSETS[1]:
-        raise IntegrityError(
-            f"model of ONNX opset {version}",
-            allowed=f"{OPSETS[0]} to {OPSETS[1]}",
-            next_step="upgrade this site: pip install --upgrade 'fedsite[score]'",
-        )
-    if header.external:
-        raise IntegrityError("model keeps numbers in another file", allowed="a model in one piece")
+def _load(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4

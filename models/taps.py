@@ -6,14 +6,15 @@ from typing import Any
 
 import onnx
 
-from fedsite.models import extremes, graph, quantize
+from fedsite.models import extremes, graph, onnx_limits, quantize
 
 
 def add(data: bytes) -> tuple[bytes, list[str]]:
     """The prepared graph with a tap per tensor, and the tensors' names in graph order.
 
     Raises:
-        IntegrityError: not ONNX.
+        IntegrityError: not ONNX, or with operators that sites refuse (`onnx_limits`), as an architecture that came with
+            another package may have.
     """
     model = graph.decode(graph.prepared(data))
     names = graph.activations(model, quantize.insert)
@@ -31,7 +32,9 @@ def add(data: bytes) -> tuple[bytes, list[str]]:
             if attribute.name in ("scan_output_axes", "scan_output_directions"):
                 attribute.ints.extend([0] * len(inside))
         names += inside
-    return graph.encode(model), names
+    tapped = graph.encode(model)
+    onnx_limits.check(tapped)  # what a site would refuse need not be sent
+    return tapped, names
 
 
 def _tap(inner: Any, name: str, tap: str) -> None:

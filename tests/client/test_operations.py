@@ -134,6 +134,22 @@ def test_a_normalisation_that_does_not_fit_is_refused_before_data(
         unread.train(arguments(where, normalisation=given), {"plan": plan.encode(), "model": model_of(plan)})
 
 
+@pytest.mark.parametrize("kind", ["calibrate", "evaluate"])
+def test_a_graph_that_is_none_of_ours_is_refused_before_data(
+    unread: Operations, kit: Any, where: dict[str, Any], kind: str
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install 'fedsite[server]'")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, 1])
+    nodes = [onnx.helper.make_node("NonZero", ["x"], ["tap_y"])]
+    graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [value], [value])).SerializeToString()
+    plan = kit.centre.plan()
+    blobs = {"plan": plan.encode(), "model": model_of(plan), "graph": graph}
+    operation = getattr(unread, kind)
+    with pytest.raises(IntegrityError, match=r"NonZero|opset") as error:
+        operation(arguments(where, tensors=["y"]), blobs)
+    assert error.value.refusal == RefusalCode.MODEL_INVALID
+
+
 def test_an_unknown_architecture_is_refused_before_data(unread: Operations, kit: Any, where: dict[str, Any]) -> None:
     plan = kit.centre.plan(model=ModelPlan(name="transformer"))
     with pytest.raises(ConfigError) as error:

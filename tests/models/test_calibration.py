@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsite.models import calibration
+from fedsite.models import calibration, runtime
 from fedsite.protocol.errors import DataError, IntegrityError
 
 NAMES = ["y"]
@@ -57,36 +57,31 @@ def test_entity_counts_once_and_batches_give_the_same_range():
     assert calibration.ranges(entity, NAMES) == calibration.ranges(together, NAMES) == {"y": (-2.0, 16.0)}
 
 
-def picky():
-    """A graph that fails on windows whose first number is 2 or more, and only on those."""
-    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
-    graph = onnx.helper.make_graph(
-        [
-            node("Cast", ["x"], ["index"], to=onnx.TensorProto.INT64),
-            node("Gather", ["table", "index"], ["tap_y"]),
-            node("Identity", ["x"], ["y"]),
-        ],
-        "g",
-        [value("x", onnx.TensorProto.FLOAT, ["n", 2, 1])],
-        [value("y", onnx.TensorProto.FLOAT, None), value("tap_y", onnx.TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(np.array([0.5, 2.0], np.float32), "table")],
-    )
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+@pytest.fixture
+def picky(monkeypatch):
+    """A runtime that fails on windows whose first number is 2 or more, and only on those."""
+    run = runtime.Session.run
+
+    def fails(self, outputs, x):
+        if (x[:, 0] >= 2).any():
+            raise RuntimeError("index out of range")
+        return run(self, outputs, x)
+
+    monkeypatch.setattr(runtime.Session, "run", fails)
 
 
-def test_a_graph_that_fails_on_some_data_says_so_in_that_units_counts_alone():
+def test_a_graph_that_fails_on_some_data_says_so_in_that_units_counts_alone(picky):
     ordinary, odd = windows([0.0, 1.0], [1.0, 1.0]), windows([5.0, 0.0])
-    without = calibration.counts(picky(), NAMES, ordinary, scores=True)
-    found = calibration.counts(picky(), NAMES, np.concatenate([ordinary, odd]), scores=True)
+    without = calibration.counts(tapped(), NAMES, ordinary, scores=True)
+    found = calibration.counts(tapped(), NAMES, np.concatenate([ordinary, odd]), scores=True)
     for name, rows in found.items():
         change = rows - without[name]
         assert (change.sum(), np.abs(change).sum()) == (1.0, 1.0), name
     with pytest.raises(IntegrityError, match="does not run"):
-        calibration.counts(picky(), NAMES, odd, isolated=False)
+        calibration.counts(tapped(), NAMES, odd, isolated=False)
 
 
-@pytest.mark.parametrize("graph", [tapped(), tapped("ReduceSum", None, keepdims=1)])
+@pytest.mark.parametrize("graph", [tapped(), tapped("ReduceMean", None, keepdims=1)])
 def test_one_unit_changes_each_row_by_one_count_even_if_the_graph_mixes_windows(graph):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 2, 1)).astype(np.float32)
