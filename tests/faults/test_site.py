@@ -48,7 +48,6 @@ def test_an_agent_killed_mid_round_is_missed_by_the_deadline_and_takes_part_agai
     assert first["outcome"] == "abandoned"
     assert first["participants"] == 2
     assert "3" in first["reason"]
-    assert first["seconds"] <= DEADLINE_S + 1
 
     toys.start_agent("carl")
     assert watch.finished()["outcome"] == "completed", watch.events
