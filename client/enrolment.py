@@ -63,7 +63,7 @@ def join(
     Args:
         token_text: as `fedsite token create` printed it.
         directory: the site's state directory.
-        name: a label for people; the host's name when None.
+        name: a label for people; when None what the token says it is for, where that is a name, else the host's name.
         clock: UTC.
 
     Raises:
@@ -85,7 +85,7 @@ def join(
         if instants.read(known.certificate_expires) - clock() > RENEW_BEFORE:
             return known
         name = known.name
-    label = site_document.check_name(name or _host_label())
+    label = site_document.check_name(name or _noted(token.label) or _host_label())
     federation = _fetch_federation(token, clock)
     identity = _key(directory / "identity.key", SigningKey.load, SigningKey.generate)
     node_key = _key(directory / "node.key", NodeKey.load, NodeKey.generate)
@@ -160,7 +160,7 @@ def open_connection(directory: Path) -> Connection:
     """
     known = load_joined(directory)
     if known is None:
-        raise ConfigError("this host has not joined a federation", next_step="fedsite join TOKEN")
+        raise ConfigError("this host has not joined a federation", next_step="fedsite join file:TOKENFILE")
     node_key = NodeKey.load(directory / "node.key")
     TlsKey.load(directory / "tls.key")  # refuses a key that others can read
     # The server hangs up on such a certificate without a word, as a server in trouble does: tell it here.
@@ -170,7 +170,7 @@ def open_connection(directory: Path) -> Connection:
     except (ssl.SSLError, OSError) as error:
         raise TrustError(
             f"{directory / 'site.crt'} and tls.key do not fit: {error}",
-            next_step="ask the central team for a new token, then fedsite join TOKEN",
+            next_step="ask the central team for a new token, then fedsite join file:TOKENFILE",
         ) from None
     expires = instants.read(known.certificate_expires)
     return Connection(known.federation, tls=tls, node_key=node_key, node_id=known.node_id, expires=expires)
@@ -243,6 +243,14 @@ def _key(path: Path, load: Callable[[Path], K], generate: Callable[[], K]) -> K:
     key = generate()
     key.save(path)
     return key
+
+
+def _noted(label: str) -> str | None:
+    """A token's label, where it can be a site's name; it may as well be a sentence."""
+    try:
+        return site_document.check_name(label)
+    except DocumentError:
+        return None
 
 
 def _host_label() -> str:

@@ -104,7 +104,10 @@ class Connection:
         size = 0
         with translated(self), self._http.stream("GET", f"{self._base}{path}") as answer:
             if answer.status_code == httpx.codes.NOT_FOUND:
-                raise IntegrityError(f"the server has no {path}", next_step="ask the central team: fedsite models list")
+                raise IntegrityError(
+                    f"the server has no {path}",
+                    next_step="ask the central team: fedsite runs show RUN names the release",
+                )
             answer.raise_for_status()
             for part in answer.iter_bytes(1 << 20):
                 size += len(part)
@@ -161,7 +164,7 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
         if connection.expires is not None and datetime.now(UTC) >= connection.expires:
             raise TrustError(
                 f"this site's certificate expired at {instants.text(connection.expires)}",
-                next_step="ask the central team for a new token, then fedsite join TOKEN",
+                next_step="ask the central team for a new token, then fedsite join file:TOKENFILE",
             ) from None
         raise transport_error(error, address) from None
 
@@ -179,7 +182,7 @@ def transport_error(error: BaseException, address: str) -> FedsiteError:
         if "alert" in text and ("certificate" in text or "unknown ca" in text):
             return TrustError(
                 f"{address} does not accept this site's certificate ({text[:120]})",
-                next_step="ask the central team for a new token and join again: fedsite join TOKEN",
+                next_step="ask the central team for a new token and join again: fedsite join file:TOKENFILE",
             )
         cause = cause.__cause__ or cause.__context__
     reason = str(error) or type(error).__name__
@@ -201,16 +204,19 @@ def status_error(answer: httpx.Response, address: str) -> FedsiteError:
                 allowed=f"at most {CLOCK_TOLERANCE_S:.0f} s",
                 next_step="switch time synchronisation on (timedatectl set-ntp true)",
             )
-        return TrustError(f"{address} does not accept this site's keys", next_step="fedsite doctor")
+        return TrustError(
+            f"{address} does not accept this site's keys",
+            next_step="fedsite status; then ask the central team for a new token and join again",
+        )
     if status == httpx.codes.FORBIDDEN and REFUSED_HEADER not in answer.headers:
         return IntegrityError("the run is over", refusal=RefusalCode.WRONG_RUN)
     if status == httpx.codes.FORBIDDEN:
         return TrustError(
             f"{address} refuses this site: it was revoked, its certificate has expired, or its keys do not match",
-            next_step="ask the central team for a new token and join again: fedsite join TOKEN",
+            next_step="ask the central team for a new token and join again: fedsite join file:TOKENFILE",
         )
     return UnreachableError(
-        f"{address} answered with HTTP {status}", next_step="fedsite doctor; the server's log says more"
+        f"{address} answered with HTTP {status}", next_step="the server's log says more: $FEDSITE_HOME/server/logs"
     )
 
 

@@ -167,7 +167,7 @@ class FleetLink:
 
     def _active(self) -> Node:
         if self._lost:
-            raise TrustError(self._lost, next_step="fedsite doctor; if the site was revoked, join again")
+            raise TrustError(self._lost, next_step="fedsite status; if it was revoked, join again with a new token")
         if self._node is None:
             raise UnreachableError("the link is not active", next_step="activate() comes before pull() and push()")
         return self._node

@@ -85,7 +85,7 @@ def require_secure(source: Source) -> None:
         raise PrivacyError(
             "privacy noise from a seeded source",
             allowed="the operating system's generator (sampling.SystemRandom)",
-            next_step="remove the seed; seeded noise exists in `fedsite simulate` only",
+            next_step="remove the seed; seeded noise exists in simulations only",
         )
 
 

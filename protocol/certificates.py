@@ -176,7 +176,7 @@ def check(data: str | bytes, federation: Federation, now: datetime, *, role: Rol
     """
     certificate = load(data)
     issuer = load(federation.ca_certificate)
-    remedy = "ask the central team for a new token (fedsite token create --expires 1h), then fedsite join TOKEN"
+    remedy = "ask the central team for a new token (fedsite token create), then fedsite join file:TOKENFILE"
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, *_UNREADABLE):
@@ -191,7 +191,7 @@ def check(data: str | bytes, federation: Federation, now: datetime, *, role: Rol
             raise TrustError(
                 f"the {which} is valid from {instants.text(start)} to {instants.text(end)}",
                 allowed=f"one valid at {instants.text(now)}",
-                next_step=remedy if now >= end else "compare the clocks of both ends: fedsite doctor",
+                next_step=remedy if now >= end else "compare the clocks of both ends (date -u)",
             )
     wanted = ExtendedKeyUsageOID.CLIENT_AUTH if role == "site" else ExtendedKeyUsageOID.SERVER_AUTH
     try:

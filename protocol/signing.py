@@ -61,7 +61,7 @@ def open_instruction(frame: Frame, federation: Federation, site_id: str, now: da
         raise TrustError(
             f"instruction expired at {header.expires}",
             allowed=f"a later time than {instants.text(now)}",
-            next_step="compare the clocks of both ends: fedsite doctor",
+            next_step="compare the clocks of both ends (date -u)",
             refusal=RefusalCode.EXPIRED,
         )
     check_blobs(header.blobs, frame.blobs)

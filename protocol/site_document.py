@@ -84,6 +84,6 @@ def verify(data: bytes, federation: Federation, now: datetime) -> SiteDocument:
         raise TrustError(
             f"site document expired at {document.expires}",
             allowed=f"a later time than {instants.text(now)}",
-            next_step="fedsite join TOKEN, with a new token of the central team (fedsite token create --expires 1h)",
+            next_step="fedsite join file:TOKENFILE, with a new token of the central team (fedsite token create)",
         )
     return document

@@ -25,7 +25,8 @@ def join(
         str | None, typer.Argument(help="file:PATH, - for stdin, or the token; without it FEDSITE_TOKEN, or a prompt.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Label of this site, for people; the host's name by default.")
+        str | None,
+        typer.Option(help="Name of this site; by default the token's label, else the host's name."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:

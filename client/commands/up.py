@@ -15,7 +15,12 @@ def register(app: typer.Typer) -> None:
 def up(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings over site.yaml, such as data.path=FILE."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings over site.yaml: data.path=FILE_OR_FOLDER, data.columns.CHANNEL=COLUMN, data.site=NAME; "
+            "policy.tasks=[NAME], policy.epsilon_max=10, policy.require_privacy=true, "
+            "policy.minimum_protection=sealed; agent.log=debug.",
+        ),
     ] = None,
 ) -> None:
     """Run this site's agent until Ctrl-C: it asks the server for work and does what the site's policy allows."""

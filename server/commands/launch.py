@@ -26,8 +26,10 @@ def launch(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="task=NAME task_file=FILE privacy=none|sample privacy.epsilon=8 rounds.count=N rounds.minimum=N "
-            "local.learning_rate=X model.init=FILE model.trainable=head release=none experiment=NAME seed=S …",
+            help="task=NAME or task_file=FILE; privacy=none|sample; privacy.epsilon, .delta, .unit, .clip, .batch; "
+            "protection=sealed|none; rounds.count, .minimum, .goal, .deadline_s, .wait_s, .patience; local.steps, "
+            ".sampling_rate, .optimizer, .learning_rate; model.name, .options.KEY, .init=FILE, .trainable=head; "
+            "release=int8|none, release.parity; experiment=NAME; seed=S. All of them: docs/rounds.md.",
         ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what it will cost each site, and run nothing.")] = False,
@@ -88,6 +90,8 @@ def _tell(home: ServerHome, run: RunDirectory, planned: Planned, as_json: bool, 
     epsilon = "no privacy" if forecast["epsilon"] is None else f"epsilon {output.epsilon(forecast['epsilon'])}"
     text = f"{forecast['rounds']} rounds of {forecast['task']}, {epsilon}, {planned.plan.protection.mode} updates"
     output.say(f"run {run.run_id}: {text}")
+    if forecast["epsilon"] is None:
+        output.say("a site takes part in a run without privacy only where policy.require_privacy is false")
     if not wait:
         print(run.run_id)
         output.say(f"next: fedsite runs watch {run.run_id}")

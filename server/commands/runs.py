@@ -44,7 +44,7 @@ def list_runs(json: Json = False) -> None:
     elif found:
         output.emit(found, False)
     else:
-        output.say("no runs yet; next: fedsite launch task=pump")
+        output.say("no runs yet; next: fedsite launch task=pump privacy=sample")
 
 
 def show(name: Name = "latest", json: Json = False) -> None:

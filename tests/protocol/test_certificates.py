@@ -52,7 +52,7 @@ def test_a_certificate_has_its_time(days: float, good: bool, pumps: Any, site: s
     else:
         with pytest.raises(TrustError, match="valid from") as raised:
             certificates.check(site, pumps[0], moment)
-        assert ("join" if days > 0 else "doctor") in raised.value.next_step
+        assert ("join" if days > 0 else "date -u") in raised.value.next_step
 
 
 def test_another_federations_certificate_is_refused(pumps: Any, wards: Any, site: str, now: datetime) -> None:
