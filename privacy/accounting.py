@@ -28,6 +28,7 @@ EPSILON_ERROR = 0.01  # added to the PRV estimate, so that the figure is an uppe
 PRV_LIMIT = (
     64.0  # above this ε the PRV grid would not fit in memory; RDP answers, which is never smaller than the truth
 )
+PRV_STEPS = 50_000  # the PRV grid grows with the steps: seconds and half a gigabyte here, minutes and an OOM far beyond
 _ORDERS = [1 + x / 10.0 for x in range(1, 100)] + list(range(12, 64)) + [128, 256, 512, 1024, 4096]
 
 _log = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ def merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
 def epsilon(spends: Iterable[Spend], delta: float, accountant: Accountant = "prv") -> float:
     """ε at `delta` of all `spends` together; 0 for none.
 
-    PRV gives an upper bound that is at most 0.02 above the truth. Where its numerics give out (ε above 64, tiny δ) the
-    Rényi bound answers instead: larger, never smaller.
+    PRV gives an upper bound that is at most 0.02 above the truth. Where its numerics give out (ε above 64, tiny δ), or
+    would take minutes (more than `PRV_STEPS` steps), the Rényi bound answers instead: larger, never smaller.
 
     Raises:
         PrivacyError: δ is not a probability, or no accountant can answer (it never guesses).
@@ -135,7 +136,7 @@ def solve_noise_multiplier(
 @lru_cache(maxsize=1024)
 def _epsilon(spends: tuple[Spend, ...], delta: float, accountant: Accountant) -> float:
     bound = _rdp(spends, delta)
-    if accountant == "rdp" or bound > PRV_LIMIT:
+    if accountant == "rdp" or bound > PRV_LIMIT or sum(spend.steps for spend in spends) > PRV_STEPS:
         return bound
     try:
         found = _prv(spends, delta)

@@ -139,3 +139,14 @@ def test_impossible_questions_are_refused():
         epsilon([spend(1.0)], 1e-5, "moments")  # type: ignore[arg-type]
     with pytest.raises(PrivacyError, match="group"):
         group_epsilon([spend(1.0)], 1e-5, 0)
+
+
+def test_too_many_steps_for_the_fine_grid_get_the_renyi_bound_instead_of_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def endless(spends: object, delta: float) -> float:
+        raise AssertionError(f"PRV for {spends} at {delta}")
+
+    monkeypatch.setattr(accounting, "_prv", endless)
+    many = [spend(2000.0, 0.5, 10_000_000), spend(3000.0, 0.5, 10_000_000)]
+    assert epsilon(many, 1e-5) == epsilon(many, 1e-5, "rdp") > 0.0
