@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 import time
 import traceback
@@ -20,7 +21,9 @@ ERROR_SCHEMA = "fedsite.error/1"
 
 # Lower layers may not import the error tree; their exceptions carry the same three fields, known by their package.
 _EXIT_BY_PACKAGE = {"fedsite.telemetry": ExitCode.DATA, "fedsite.privacy": ExitCode.BUDGET}
-_STORAGE_ERRNO = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
+# What a terminal would obey, or show in another order than it stands: names and values come from files and other hosts.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_STORAGE_ERRNO = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG}
 
 
 def emit(value: Any, as_json: bool) -> None:
@@ -33,7 +36,7 @@ def emit(value: Any, as_json: bool) -> None:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
         return
     for line in _lines(value):
-        print(line)
+        print(_printable(line))
     sys.stdout.flush()
 
 
@@ -44,7 +47,7 @@ def epsilon(value: float) -> str:
 
 def say(text: str) -> None:
     """Print one line of talk on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(_printable(text), file=sys.stderr, flush=True)
 
 
 def exit_code(error: BaseException) -> int:
@@ -143,7 +146,7 @@ def _lines(value: Any) -> Iterable[str]:
                 yield f"{key}:"
                 yield from ("  " + line for line in _lines(item))
             else:
-                yield f"{key:<{width}}  {_cell(item)}"
+                yield f"{key:<{width}}  {_cell(item, key)}"
     elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
         yield from _table(value)
     elif isinstance(value, list):
@@ -155,19 +158,23 @@ def _lines(value: Any) -> Iterable[str]:
 def _table(rows: list[Mapping[str, Any]]) -> Iterable[str]:
     """Columns in the order in which they first appear, aligned, with a header line."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    cells = [[_cell(row.get(name), str(name)) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[index]) for line in cells)) for index, name in enumerate(names)]
     for line in [names, *cells]:
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
 
 
-def _cell(value: Any) -> str:
+def _printable(text: str) -> str:
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _cell(value: Any, name: str = "") -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return epsilon(value) if "epsilon" in name else f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value) or "-"
     return str(value)

@@ -70,3 +70,16 @@ def test_nan_is_no_json() -> None:
 def test_a_printed_epsilon_is_never_below_the_claim(value: float, text: str) -> None:
     assert output.epsilon(value) == text
     assert float(output.epsilon(value)) >= value
+
+
+def test_tables_round_epsilon_up_too(capsys: Any) -> None:
+    output.emit({"epsilon": 7.9993, "runs": [{"epsilon_spent": 7.9993, "seconds": 7.9993}]}, as_json=False)
+    assert capsys.readouterr().out.split() == ["epsilon", "8", "runs:", "epsilon_spent", "seconds", "8", "7.999"]
+
+
+def test_what_a_terminal_would_obey_is_shown_as_a_sign(capsys: Any) -> None:
+    output.emit([{"name": "\x1b[2Jplänt\u202e"}], as_json=False)
+    output.say("a\x07b")
+    told = capsys.readouterr()
+    assert told.out == "name\n\ufffd[2Jplänt\ufffd\n"
+    assert told.err == "a\ufffdb\n"
