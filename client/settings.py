@@ -63,11 +63,14 @@ class AgentSettings:
 
     idle_worker_s: float = 300.0  # seconds without work after which the training process ends
     operation_s: float = 3600.0  # seconds one instruction may take when it names no expiry
+    worker_memory: int | None = None  # bytes the training process may take; null: half of this host's; 0: no bound
     log: Literal["debug", "info", "warning"] = "info"
 
     def __post_init__(self) -> None:
         _range("idle_worker_s", self.idle_worker_s, 0.0, 86_400)
         _range("operation_s", self.operation_s, 1, 86_400)
+        if self.worker_memory:
+            _range("worker_memory", self.worker_memory, 1 << 29, 1 << 46)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,9 @@ def _lay(value: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"override {override!r}", allowed="key=value, such as data.path=telemetry.parquet")
     names = key.strip().split(".")
+    if names[-1] == "path" and not text.strip():
+        # An unset shell variable must not mean "the task's own file".
+        raise ConfigError(f"override {key} is empty", allowed="a file or folder", next_step=f"{key}=FILE_OR_FOLDER")
     at = value
     for name in names[:-1]:
         inner = at.get(name)

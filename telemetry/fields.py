@@ -29,7 +29,8 @@ def read(kind: type[T], value: Any, path: str = "") -> T:
         TaskError: unknown or missing key, wrong type, or a value its owner refuses; the message names the path.
     """
     if not isinstance(value, Mapping):
-        raise TaskError(f"{path or 'the document'} is {value!r}", allowed="a mapping of keys to values")
+        found = "empty" if value is None else f"{value!r:.80}"
+        raise TaskError(f"{path or 'the document'} is {found}", allowed="a mapping of keys to values")
     hints = _hints(typing.cast(Hashable, kind))
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in value:

@@ -53,7 +53,7 @@ def enforce(values: NDArray[np.float32], channels: Sequence[Channel], origin: st
 def _refusal(column: NDArray[np.float32], outside: NDArray[np.bool_], channel: Channel, origin: str) -> TelemetryError:
     first = int(np.argmax(outside))
     return TelemetryError(
-        f"{origin}: channel {channel.name} is {column[first]:g} in row {first}"
+        f"{origin}: channel {channel.name} is {column[first]:g} in row {first + 1}"
         f" ({int(outside.sum())} of {len(column)} rows outside its range)",
         allowed=f"{channel.minimum:g} to {channel.maximum:g} {channel.unit}",
         next_step=f"{CHECK}; is the unit {channel.unit}?",

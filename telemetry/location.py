@@ -69,6 +69,6 @@ def data_root() -> Path:
     raise TelemetryError(
         f"FEDSITE_DATA is {setting}, which is no folder" if setting else "there is no data folder",
         allowed="a folder with the tasks' files (docs/tasks.md says which and where they come from)",
-        next_step="export FEDSITE_DATA=FOLDER, or use a task that needs no file: task=pump",
+        next_step="data.path=FILE_OR_FOLDER, or export FEDSITE_DATA=FOLDER; task=pump needs no file",
         code=Code.MISSING,
     )

@@ -112,7 +112,7 @@ def open_raw(task: Task, location: DataLocation) -> Raw:
             raise TelemetryError(
                 f"data.columns.{name} names no column of task {task.name}",
                 allowed=nearest(name, sorted(known)),
-                next_step=CHECK,
+                next_step=f"data.columns.ONE_OF_THESE=ITS_NAME_IN_THE_FILE, or {CHECK}",
                 code=Code.COLUMN,
             )
     return sources_files.read(kind, files, required, optional, location.columns)

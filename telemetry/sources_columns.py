@@ -36,7 +36,7 @@ def numbers(frame: pl.DataFrame, channel: Channel, unit: str | None, origin: str
     infinite = np.isinf(found)
     if infinite.any():
         raise TelemetryError(
-            f"{origin}: channel {channel.name} is infinite in row {int(np.argmax(infinite))}",
+            f"{origin}: channel {channel.name} is infinite in row {int(np.argmax(infinite)) + 1}",
             allowed=f"{channel.minimum:g} to {channel.maximum:g} {channel.unit}",
             next_step=CHECK,
             code=Code.RANGE,
@@ -108,7 +108,7 @@ def times(frame: pl.DataFrame, name: str | None, count: int, origin: str) -> NDA
     if wrong.any():
         row = int(np.argmax(wrong))
         raise TelemetryError(
-            f"{origin}: time column {name} is {frame[name][row]!r} in row {row}",
+            f"{origin}: time column {name} is {frame[name][row]!r} in row {row + 1}",
             allowed="a number, or a date and time such as 2024-05-01T12:00:00",
             next_step=CHECK,
             code=Code.TIME,
@@ -138,5 +138,8 @@ def classes(frame: pl.DataFrame, name: str, known: Sequence[str | int], origin: 
 
 def _not_a_number(origin: str, name: str, value: str, row: int) -> TelemetryError:
     return TelemetryError(
-        f"{origin}: column {name} is {value} in row {row}", allowed="numbers", next_step=CHECK, code=Code.TYPE
+        f"{origin}: column {name} is {value} in row {row + 1}",
+        allowed="numbers, with a decimal point",
+        next_step=CHECK,
+        code=Code.TYPE,
     )

@@ -64,7 +64,10 @@ def find(path: Path, kind: str | None, besides: Collection[Path] = ()) -> tuple[
     if len(present) != 1:
         what = "holds " + " and ".join(present) + " files" if present else "holds no telemetry file"
         raise TelemetryError(
-            f"{path} {what}", allowed="files of one format: .csv, .parquet or .npz", next_step=CHECK, code=Code.MISSING
+            f"{path} {what}",
+            allowed="files of one format: .csv, .parquet or .npz",
+            next_step=f"data.path=FILE_OR_FOLDER, or {CHECK}",
+            code=Code.MISSING,
         )
     return present[0], found[present[0]]
 
@@ -158,6 +161,13 @@ def _scan(kind: str, file: Path) -> pl.LazyFrame:
         return pl.scan_parquet(file, glob=False)
     with file.open("rb") as stream:
         head = b"" if file.name.endswith(".gz") else stream.readline(1 << 16)
+    if b"\0" in head:
+        raise ValueError("it is not text")
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.end < len(head):  # a character that the limit cut in two is none
+            raise ValueError("it is not UTF-8 text") from None
     separator = max(SEPARATORS, key=lambda sign: head.count(sign.encode()))
     # Text first: a value that is not a number is then named, not guessed at.
     return pl.scan_csv(file, infer_schema=False, null_values=NULLS, separator=separator, glob=False)

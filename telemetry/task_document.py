@@ -27,7 +27,10 @@ class Data:
 
     def __post_init__(self) -> None:
         if self.source == "file" and not self.file:
-            raise TaskError("file is missing", allowed="a file or folder, as source is file")
+            raise TaskError(
+                "file is missing",
+                allowed="a file or folder below FEDSITE_DATA, as source is file; a site's data.path wins over it",
+            )
         if self.source == "synthetic" and not self.generator:
             raise TaskError("generator is missing", allowed="a generator's name, as source is synthetic")
         if self.file is not None:

@@ -51,13 +51,15 @@ def read_file(path: Path) -> Any:
     if len(data) > MAX_BYTES:
         raise TaskError(f"file {path} has {len(data)} bytes", allowed=f"at most {MAX_BYTES}")
     try:
-        return parse(data.decode("utf-8"), str(path))
+        return parse(data.decode("utf-8"), str(path), f"file {path}")
     except UnicodeDecodeError as error:
-        raise TaskError(f"file {path} is not UTF-8 at byte {error.start}", allowed="UTF-8 text") from None
+        raise TaskError(
+            f"file {path} is not UTF-8 at byte {error.start}", allowed="UTF-8 text", next_step=f"save {path} as UTF-8"
+        ) from None
 
 
-def parse(text: str, name: str) -> Any:
-    """Parse YAML text; `name` stands for it in messages.
+def parse(text: str, name: str, what: str = "") -> Any:
+    """Parse YAML text; `name` stands for it in messages, and `what` for it with its kind (`file x.yaml`).
 
     Raises:
         TaskError: malformed; the message names `name` and the line.
@@ -68,7 +70,9 @@ def parse(text: str, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise TaskError(
-            f"file {name}{line}: {error.problem or error.context}", allowed="YAML", next_step=f"edit {name}"
+            f"{what or name}{line}: {error.problem or error.context}", allowed="YAML", next_step=f"edit {name}"
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise TaskError(f"file {name} is not YAML ({type(error).__name__})", allowed="YAML") from None
+        raise TaskError(
+            f"{what or name} is not YAML ({type(error).__name__})", allowed="YAML", next_step=f"edit {name}"
+        ) from None

@@ -38,7 +38,9 @@ def test_overrides_win_over_the_file_and_keep_what_they_do_not_name(tmp_path: Pa
         ("policy.require_privacy=1", ["true or false"]),
         ("nothing", ["'nothing'", "key=value"]),
         ("data.tasks.pump.sit=1", ["data.tasks.pump.sit", "did you mean site?"]),
-        ("agent.idle_worker_s={", ["agent.idle_worker_s", "YAML"]),
+        ("agent.idle_worker_s={", ["override agent.idle_worker_s, line 1", "YAML"]),
+        ("data.path=", ["data.path is empty", "data.path=FILE_OR_FOLDER"]),
+        ("data.tasks.pump.path= ", ["data.tasks.pump.path is empty"]),
     ],
 )
 def test_a_wrong_override_is_named(tmp_path: Path, override: str, words: list[str]) -> None:

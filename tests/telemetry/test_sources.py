@@ -158,13 +158,13 @@ def test_npz_blocks(toy_task, tmp_path):
     [
         ({"a": None}, Code.COLUMN, ["column a is missing", "machine, time, y", "data.columns.a="]),
         ({"a": None, "aa": [1] * 10}, Code.COLUMN, ["did you mean aa?"]),
-        ({"a": [1] * 9 + ["warm"]}, Code.TYPE, ["column a is 'warm' in row 9"]),
-        ({"a": [1] * 9 + [11]}, Code.RANGE, ["channel a is 11 in row 9", "1 of 10 rows", "0 to 10 degC"]),
-        ({"a": [1] * 9 + ["inf"]}, Code.RANGE, ["channel a is infinite in row 9"]),
+        ({"a": [1] * 9 + ["warm"]}, Code.TYPE, ["column a is 'warm' in row 10"]),
+        ({"a": [1] * 9 + [11]}, Code.RANGE, ["channel a is 11 in row 10", "1 of 10 rows", "0 to 10 degC"]),
+        ({"a": [1] * 9 + ["inf"]}, Code.RANGE, ["channel a is infinite in row 10"]),
         ({"b": [""] * 10}, Code.ALL_MISSING, ["channel b has no value in any of 10 rows", "-1 to 1 bar"]),
         ({"b": ["NaN"] * 10}, Code.ALL_MISSING, ["channel b has no value"]),
         ({"a": None, "a [bar]": [1] * 10}, Code.UNIT, ["channel a is in bar", "degC, degF, K"]),
-        ({"time": ["yesterday"] * 10}, Code.TIME, ["time column time is 'yesterday' in row 0"]),
+        ({"time": ["yesterday"] * 10}, Code.TIME, ["time column time is 'yesterday' in row 1"]),
         ({"time": [0] * 10}, Code.TIME, ["9 rows have the time of another row", "duplicates: last"]),
         ({"machine": [""] * 10}, Code.TYPE, ["machine", "empty in 10 rows"]),
     ],
@@ -179,6 +179,16 @@ def test_bad_tables(toy_file, toy_task, columns, code, words):
     assert str(path) in caught.value.found or code is Code.TYPE
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x00\x1b[2J\n", b"a,b\xb0C,time\n1,2,3\n"])
+def test_a_csv_that_is_no_text_is_not_quoted(toy_task, tmp_path, content):
+    path = tmp_path / "photo.csv"
+    path.write_bytes(content)
+    with pytest.raises(TelemetryError, match="text") as caught:
+        _load(toy_task(), path)
+    assert caught.value.code is Code.UNREADABLE
+    assert str(caught.value).isprintable()
 
 
 def test_an_unknown_class(toy_file, toy_task):
