@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedsite.protocol import instants, release, storage
-from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError, RefusalCode
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, IntegrityError, RefusalCode
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.release import MAX_BYTES, MAX_MODEL, Manifest
 
@@ -115,11 +115,18 @@ class Slots:
 
     def _open(self, slot: Slot) -> Installed:
         folder = self._folder(slot)
+        remedy = "fedsite model rollback, or ask the central team to deliver it again"
+        for name in (MANIFEST, MODEL):
+            if not (folder / name).exists():
+                raise IntegrityError(f"slot {slot} ({folder}): {name} is missing", allowed=name, next_step=remedy)
         try:
             manifest, model = read_slot(folder, self._federation, self._clock())
         except FedsiteError as error:
             error.found = f"slot {slot} ({folder}): {error.found}"
-            error.next_step = error.next_step or "fedsite model rollback, or ask the central team to deliver it again"
+            error.next_step = error.next_step or remedy
+            if isinstance(error, DocumentError) and error.refusal is not RefusalCode.PROTOCOL_VERSION:
+                # Not a document any more: it was one when it was installed.
+                raise IntegrityError(error.found, allowed=error.allowed, next_step=error.next_step) from None
             raise
         return Installed(slot=slot, manifest=manifest, model=model)
 

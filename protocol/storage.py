@@ -18,6 +18,7 @@ _REMEDIES = {
     errno.EROFS: "set FEDSITE_HOME to a directory on a writable disk",
     errno.EACCES: "run as the directory's owner, or set FEDSITE_HOME to a directory of yours",
     errno.EPERM: "run as the directory's owner, or set FEDSITE_HOME to a directory of yours",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), then repeat the command",
     errno.ENOENT: "check the path, then repeat the command",
     errno.ENOTDIR: "set FEDSITE_HOME to a directory",
     errno.EISDIR: "move that directory away, then repeat the command",
@@ -110,7 +111,6 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or path
         reason = error.strerror or type(error).__name__
+        allowed = "a file that is there" if error.errno == errno.ENOENT else "a writable directory with space left"
         remedy = _REMEDIES.get(error.errno or 0, "check the path and its permissions (ls -ld), then repeat the command")
-        raise StorageError(
-            f"{where}: {reason}", allowed="a writable directory with space left", next_step=remedy
-        ) from None
+        raise StorageError(f"{where}: {reason}", allowed=allowed, next_step=remedy) from None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsite.protocol.errors import ConfigError, StorageError, TrustError
+from fedsite.protocol.shape import nearest
 
 # Forward only: a migration that was released is never edited.
 MIGRATIONS = (
@@ -175,8 +176,9 @@ class Fleet:
         for site in reversed(sites):
             if site.name == name_or_id:
                 return site
-        known = ", ".join(site.name for site in self.sites() if site.revoked is None)
-        raise ConfigError(f"no site {name_or_id}", allowed=known or "none is enrolled", next_step="fedsite sites list")
+        known = [site.name for site in sites if site.revoked is None]
+        allowed = nearest(name_or_id, known) if known else "none is enrolled"
+        raise ConfigError(f"no site {name_or_id}", allowed=allowed, next_step="fedsite sites list")
 
     def revoke(self, site_id: str, when: str) -> None:
         """Revoke a site; already revoked is not an error."""

@@ -98,6 +98,8 @@ def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float])
     local = shape.read(LocalPlan, {**recommended["local"], **given(settings.local)}, "local")
     count = int(recommended["rounds"]) if settings.rounds.count is None else settings.rounds.count
     rounds = shape.read(RoundsPlan, {**shape.plain(settings.rounds), "count": count}, "rounds")
+    if settings.release.parity is not None and settings.release.parity < 0:
+        raise ConfigError(f"release.parity is {settings.release.parity}", allowed="0 or more")
     release = ReleasePlan(
         enabled=settings.release.enabled,
         parity=task.release.parity if settings.release.parity is None else settings.release.parity,

@@ -148,8 +148,12 @@ def compose(overrides: Sequence[str]) -> LaunchSettings:
             config = hydra_compose(ROOT, overrides=checked)
             value: Any = OmegaConf.to_container(config, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(f"{' '.join(overrides)}: {reason}", next_step=_NEXT) from None
+            reason = str(error).partition("\n")[0].removeprefix("LexerNoViableAltException: ")
+            raise ConfigError(
+                f"an override cannot be read: {reason}",
+                allowed="key=value; a value with quotes, commas, brackets or braces in quotes of its own",
+                next_step=_NEXT,
+            ) from None
     try:
         settings = shape.read(LaunchSettings, _renamed(value))
     except ConfigError as error:

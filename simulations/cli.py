@@ -76,10 +76,16 @@ def report(
 ) -> None:
     """Write report.html again beside a report.json."""
     from fedsite.protocol import storage
+    from fedsite.protocol.errors import ConfigError, DocumentError, StorageError
     from fedsite.simulations import page
     from fedsite.simulations import report as reports
 
-    value = reports.decode(storage.read(file, limit=64 << 20).strip())
+    try:
+        value = reports.decode(storage.read(file, limit=64 << 20).strip())
+    except (StorageError, DocumentError) as error:
+        raise ConfigError(
+            f"report {file}: {error.found}", allowed="a report.json that fedsite demo wrote", next_step="fedsite demo"
+        ) from None
     target = file.with_suffix(".html")
     storage.write_atomic(target, page.render(value).encode(), mode=0o644)
     print(target)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedsite.client.settings import Settings
 
 SCHEMA = "fedsite.data-check/1"
+_TASK_KEYS = ("task=", "task_file=")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +40,10 @@ def check(
     given = list(overrides or [])
     if task is not None and "=" in task:
         given, task = [task, *given], None
-    chosen = settings.load(settings.state_directory(), given)
-    checked = [_check(name, chosen) for name in ([task] if task is not None else _named(chosen))]
+    # The words of a launch mean the same here.
+    wanted = [task] if task is not None else [item.partition("=")[2] for item in given if item.startswith(_TASK_KEYS)]
+    chosen = settings.load(settings.state_directory(), [item for item in given if not item.startswith(_TASK_KEYS)])
+    checked = [_check(name, chosen) for name in (wanted or _named(chosen))]
     ok = all(item["ok"] for item in checked)
     output.emit({"schema": SCHEMA, "ok": ok, "tasks": checked} if json else _text(checked), json)
     if not ok:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,8 +46,8 @@ def leave(
         output.say("this host has not joined a federation; nothing was changed")
         return
     with assembly.only_one(directory):
-        if not yes and not typer.confirm(f"delete this site's keys and releases in {directory}?", err=True):
-            raise ConfigError("not confirmed; nothing was changed", next_step="fedsite leave --yes")
+        if not yes and not _confirmed(directory):
+            raise ConfigError("not confirmed; nothing was changed", allowed="y", next_step="fedsite leave --yes")
         with storage_errors(directory):
             # site.json first: a leave that is interrupted leaves a host that has not joined.
             for name in _FILES:
@@ -55,3 +56,13 @@ def leave(
                 shutil.rmtree(directory / name, ignore_errors=True)
     output.emit({"schema": SCHEMA, "left": True}, json)
     output.say("left; ask the central team to revoke this site: fedsite sites revoke NAME")
+
+
+def _confirmed(directory: Path) -> bool:
+    """The operator's yes; nobody there to ask (a script, a service) is a no, Ctrl-C stays Ctrl-C."""
+    try:
+        return typer.confirm(f"delete this site's keys and releases in {directory}?", err=True)
+    except typer.Abort as abort:
+        if isinstance(abort.__context__, EOFError):
+            return False
+        raise

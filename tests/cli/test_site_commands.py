@@ -96,6 +96,10 @@ def test_help_and_parsing_import_neither_torch_nor_flower() -> None:
         (["join", "-"], 2, ["the token is empty"]),
         (["data", "check"], 2, ["which task?", "pump"]),
         (["data", "check", "pmup"], 2, ["pmup", "pump"]),
+        (["data", "check", "task=pmup"], 2, ["pmup", "did you mean pump?"]),
+        (["data", "check", "task_file=/nonexistent.yaml", "data.path=x"], 2, ["/nonexistent.yaml", "No such file"]),
+        (["report", "/nonexistent.json"], 2, ["report /nonexistent.json", "No such file", "fedsite demo"]),
+        (["report", __file__], 2, [f"report {__file__}", "not a JSON document"]),
         (["data", "check", "pump", "data.path=/nonexistent.csv"], 3, ["/nonexistent.csv"]),
     ],
 )
@@ -219,6 +223,10 @@ def test_two_agents_on_one_directory_are_refused(tmp_path: Path) -> None:
 def test_leave_deletes_keys_and_keeps_the_budget(tmp_path: Path) -> None:
     directory = join_on_disk(tmp_path)
     (directory / "budget.db").write_bytes(b"")
+    unasked = fedsite(tmp_path, "leave")
+    assert unasked.returncode == 2
+    assert "fedsite leave --yes" in unasked.stderr
+    assert (directory / "identity.key").exists()
     done = fedsite(tmp_path, "leave", "--yes", "--json")
     assert json.loads(done.stdout) == {"schema": "fedsite.left/1", "left": True}
     assert not (directory / "identity.key").exists()

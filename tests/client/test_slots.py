@@ -159,6 +159,11 @@ def test_a_file_changed_on_disk_is_never_used(slots: Slots, kit: Any, weight: np
     with pytest.raises(FedsiteError, match="slot a") as error:
         slots.current()
     assert int(error.value.exit_code) in (4, 8)
+    for left in (b"{", None):
+        path.unlink() if left is None else path.write_bytes(left)
+        with pytest.raises(IntegrityError, match="slot a") as error:
+            slots.current()
+        assert "fedsite model rollback" in error.value.next_step
 
 
 def test_the_self_test_runs_apart_and_compares_every_output(

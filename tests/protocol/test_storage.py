@@ -80,7 +80,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
 
 
 @pytest.mark.parametrize(
-    ("number", "word"), [(errno.EROFS, "FEDSITE_HOME"), (errno.EACCES, "owner"), (errno.EIO, "dmesg"), (9999, "ls -ld")]
+    ("number", "word"),
+    [
+        (errno.EROFS, "FEDSITE_HOME"),
+        (errno.EACCES, "owner"),
+        (errno.EIO, "dmesg"),
+        (errno.EFBIG, "ulimit -f"),
+        (9999, "ls -ld"),
+    ],
 )
 def test_every_disk_error_has_a_remedy(number: int, word: str) -> None:
     with pytest.raises(StorageError) as raised, storage.storage_errors(Path("/x")):
@@ -90,8 +97,9 @@ def test_every_disk_error_has_a_remedy(number: int, word: str) -> None:
 
 
 def test_read_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="missing"):
+    with pytest.raises(StorageError, match="missing") as missing:
         storage.read(tmp_path / "missing")
+    assert missing.value.allowed == "a file that is there"
     with pytest.raises(StorageError):
         storage.read(tmp_path)
     (tmp_path / "x").write_bytes(b"12345")

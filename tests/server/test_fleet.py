@@ -89,6 +89,9 @@ def test_an_unknown_site_names_the_known_ones(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         fleet.find("gamma")
     assert caught.value.allowed == "alpha, beta"
+    with pytest.raises(ConfigError) as caught:
+        fleet.find("btea")
+    assert "did you mean beta?" in caught.value.allowed
     fleet.close()
 
 

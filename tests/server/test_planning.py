@@ -125,3 +125,16 @@ def test_another_unit_needs_a_batch_of_its_own() -> None:
     with pytest.raises(ConfigError, match="private settings are for entity") as found:
         make("task=pump", "privacy=sample", "privacy.epsilon=8", "privacy.unit=window")
     assert "local.sampling_rate" in found.value.allowed
+
+
+def test_a_release_must_be_allowed_to_lose_something_or_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"release\.parity is -1") as found:
+        make("task=pump", "release.parity=-1")
+    assert found.value.allowed == "0 or more"
+
+
+def test_an_override_that_is_no_grammar_is_told_in_words() -> None:
+    with pytest.raises(ConfigError, match=r'rounds\.count="3') as found:
+        make("task=pump", 'rounds.count="3')
+    assert "Exception" not in str(found.value)
+    assert "quotes" in found.value.allowed
