@@ -83,7 +83,7 @@ def curve(lines: Sequence[Line], levels: Sequence[Level], *, x_label: str, y_lab
         ends.append((py, line.style, f"{line.label} {number(last[1])}"))
     parts += [
         f'<text class="end {style}" x="{WIDTH - RIGHT + 8}" y="{py + 4:.1f}">{escape(text)}</text>'
-        for py, style, text in _spread(ends, gap=15)
+        for py, style, text in _spread(ends, gap=17)
     ]
     parts.append(
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
