@@ -133,6 +133,8 @@ def _shorten(graph: Graph, counter: Iterator[int], outer: dict[str, str]) -> Non
             item.name = names.get(item.name, item.name)
             item.doc_string = ""
             del item.metadata_props[:]
+    for item in graph.initializer:
+        item.ClearField("data_location")  # the default written out: a field no device reads
     del graph.value_info[:]
     del graph.metadata_props[:]
     for index, node in enumerate(graph.node):
