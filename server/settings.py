@@ -148,12 +148,7 @@ def compose(overrides: Sequence[str]) -> LaunchSettings:
             config = hydra_compose(ROOT, overrides=checked)
             value: Any = OmegaConf.to_container(config, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
-            reason = str(error).partition("\n")[0].removeprefix("LexerNoViableAltException: ")
-            raise ConfigError(
-                f"an override cannot be read: {reason}",
-                allowed="key=value; a value with quotes, commas, brackets or braces in quotes of its own",
-                next_step=_NEXT,
-            ) from None
+            raise _unread(overrides, checked, str(error)) from None
     try:
         settings = shape.read(LaunchSettings, _renamed(value))
     except ConfigError as error:
@@ -161,6 +156,22 @@ def compose(overrides: Sequence[str]) -> LaunchSettings:
     if settings.task_file is not None and any(item.startswith("task=") for item in overrides):
         raise ConfigError("task and task_file are both given", allowed="one of them", next_step=_NEXT)
     return settings
+
+
+def _unread(overrides: Sequence[str], checked: Sequence[str], reason: str) -> ConfigError:
+    """Which override Hydra's grammar does not take; where it takes each, what it says of them together."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for typed, item in zip(overrides, checked, strict=True):
+        try:
+            parser.parse_override(item)
+        except HydraException:
+            allowed = "key=value; a value with quotes, commas, brackets or braces in quotes of its own"
+            return ConfigError(f"override {typed} cannot be read", allowed=allowed, next_step=_NEXT)
+    first = reason.partition("\n")[0]
+    return ConfigError(f"{' '.join(overrides)}: {first}", next_step=_NEXT)
 
 
 def choices(group: str) -> list[str]:

@@ -113,7 +113,7 @@ def test_an_unknown_task_is_told_the_nearest():
         ("name: a\nname: b\n", r"mine.yaml, line 2, column 1: key name is given twice"),
         ("name: [a\n", r"mine.yaml, line 2"),
         ("name: a\nwindow: {lenght: 3}\n", r"mine.yaml: missing key data|mine.yaml: unknown key"),
-        ("", r"mine.yaml: the document is None"),
+        ("", r"mine.yaml: the document is empty"),
         ("? [a]\n: b\n", r"mine.yaml, line 1"),
         ("a: !!python/object/apply:os.system [ls]\n", r"mine.yaml, line 1"),
     ],
