@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 56, 150, 16, 38  # pixels; RIGHT holds the labels at the lines' ends
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 56, 164, 16, 44  # pixels; RIGHT holds the labels at the lines' ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
