@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fedsite.client import memory
 from fedsite.client import site as identity
 from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
@@ -53,7 +54,12 @@ def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], by
     """
     site = identity.load(directory)
     logs = private_directory(directory / "logs")
-    worker = WorkerLink(logs / "worker.log", idle_s=settings.agent.idle_worker_s)
+    allowed = settings.agent.worker_memory
+    worker = WorkerLink(
+        logs / "worker.log",
+        idle_s=settings.agent.idle_worker_s,
+        memory_bytes=memory.default() if allowed is None else allowed,
+    )
     outbox = Outbox(directory / "outbox")
     for run_id in outbox.tidy():
         _log.warning("run %s was never ended by the server; its values and replies are deleted here", run_id)

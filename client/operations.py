@@ -6,8 +6,8 @@ itself ever crosses the pipe to the agent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,13 @@ class Operations:
         torch.set_num_threads(1)
         self._key: tuple[Any, ...] = ()
         self._data: SiteData | None = None
+        self._pending: Callable[[], None] | None = None
+
+    def rest(self) -> None:
+        """Do what was put off until nobody waits."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending()
 
     def table(self) -> dict[str, Operation]:
         """The operations by name."""
@@ -71,7 +78,7 @@ class Operations:
 
     def prepare(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Check that the model can be built and the data meets the contract; the normalisation sums."""
-        from fedsite.client import work
+        from fedsite.client import rehearsal, work
         from fedsite.privacy import sampling
 
         plan = _plan(blobs["plan"])
@@ -87,6 +94,7 @@ class Operations:
                 refusal=RefusalCode.PLAN_INVALID,
             )
         values = work.statistics(plan, data, sampling.SystemRandom())
+        self._pending = partial(rehearsal.rehearse, plan, data)
         return _answer(values, windows=len(data.train), units=units)
 
     def train(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.client import lifeline
+from fedsite.client import lifeline, memory
 from fedsite.client.slots import read_slot
 from fedsite.protocol import instants, output
 from fedsite.protocol.errors import ExitCode, IntegrityError, RefusalCode
@@ -189,6 +189,7 @@ def main() -> int:
     """Entry point of the process that runs a slot's self-test."""
     lifeline.die_with(int(sys.argv[3]))
     lifeline.end_with_pipe(0)
+    memory.limit(memory.default())
     from fedsite.client import site
 
     slot, state = Path(sys.argv[1]), Path(sys.argv[2])

@@ -1,11 +1,13 @@
-"""`python -m fedsite.client.worker PARENT`: the warm process that holds torch and the site's data.
+"""`python -m fedsite.client.worker PARENT MEMORY`: the warm process that holds torch and the site's data.
 
 It reads requests from stdin and answers on stdout, one at a time, and ends when stdin closes or the agent dies, also in
-the middle of a training step: it can never outlive its agent.
+the middle of a training step: it can never outlive its agent. It takes at most MEMORY bytes: a request that needs more
+is refused, and the process ends, so that another one starts with its memory whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,14 +15,23 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from fedsite.client import lifeline, pipe
+from fedsite.client import lifeline, memory, pipe
 from fedsite.client.refusals import refusal_of
+from fedsite.protocol.errors import RefusalCode
 
 Operation = Callable[[Mapping[str, Any], Mapping[str, bytes]], pipe.Message]
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, operations: Mapping[str, Operation]) -> None:
-    """Answer requests until the pipe closes; an exception becomes an answer with a code."""
+def serve(
+    requests: BinaryIO,
+    answers: BinaryIO,
+    operations: Mapping[str, Operation],
+    rest: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer requests until the pipe closes or memory has run out; an exception becomes an answer with a code.
+
+    `rest` is called after each answer, while nobody waits; what it raises is nobody's.
+    """
     while True:
         try:
             request = pipe.decode(requests.read)
@@ -30,6 +41,10 @@ def serve(requests: BinaryIO, answers: BinaryIO, operations: Mapping[str, Operat
         for part in pipe.encode(answer):
             answers.write(part)
         answers.flush()
+        if answer.header.get("ended"):
+            return
+        with contextlib.suppress(Exception):
+            rest()
 
 
 def answer_to(request: pipe.Message, operations: Mapping[str, Operation]) -> pipe.Message:
@@ -39,6 +54,9 @@ def answer_to(request: pipe.Message, operations: Mapping[str, Operation]) -> pip
         result = operation(request.header.get("arguments") or {}, request.blobs)
         return pipe.Message(header={**result.header, "ok": True}, blobs=result.blobs)
     except Exception as error:
+        if memory.exhausted(error):
+            traceback.print_exc()
+            return _exhausted(request)
         if not hasattr(error, "found"):
             traceback.print_exc()
         header = {
@@ -59,16 +77,31 @@ def answers_apart() -> BinaryIO:
     return answers
 
 
+def _exhausted(request: pipe.Message) -> pipe.Message:
+    """The last answer of a process whose memory is full."""
+    header = {
+        "ok": False,
+        "ended": True,
+        "code": str(RefusalCode.TOO_LARGE),
+        "found": f"{request.header.get('operation')} needs more memory than this site gives it",
+        "allowed": "agent.worker_memory bytes (half of this host's memory where it is not set)",
+        "next": "raise agent.worker_memory in site.yaml, or take part with less data or a smaller model",
+    }
+    return pipe.Message(header=header)
+
+
 def main() -> None:
     """Entry point."""
     lifeline.die_with(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    memory.limit(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     # The agent ends us by closing the pipe; a signal meant for the terminal's foreground is not for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = answers_apart()
     lifeline.end_with_pipe(0)
     from fedsite.client.operations import Operations
 
-    serve(os.fdopen(0, "rb", closefd=False), answers, Operations().table())
+    found = Operations()
+    serve(os.fdopen(0, "rb", closefd=False), answers, found.table(), found.rest)
 
 
 if __name__ == "__main__":

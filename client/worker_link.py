@@ -48,6 +48,7 @@ class WorkerLink:
         log_path: Path,
         *,
         idle_s: float,
+        memory_bytes: int = 0,
         command: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,11 +57,13 @@ class WorkerLink:
         Args:
             log_path: where the worker's stderr goes (0600).
             idle_s: seconds without work after which `close_if_idle` ends the worker.
+            memory_bytes: most the worker may take; 0: no bound.
             command: the worker's command line; ours when empty.
             clock: monotonic seconds.
         """
         self.log_path = log_path
         self.idle_s = idle_s
+        self.memory_bytes = memory_bytes
         self._command = tuple(command) or (sys.executable, "-m", "fedsite.client.worker")
         self._clock = clock
         self._child: _Child | None = None
@@ -89,14 +92,17 @@ class WorkerLink:
             answer = pipe.decode(lambda count: self._read(child.stdout, count, deadline))
         except (pipe.PipeError, OSError) as error:
             # Whatever is left in the pipe belongs to this request: the process cannot be used again.
+            ended = self._ended(child)
             self.close(grace_s=0.0)
             raise WorkerError(
-                f"the worker did not finish {operation} ({error})", next_step=f"see {self.log_path}"
+                f"the worker did not finish {operation} ({error}{ended})", next_step=f"see {self.log_path}"
             ) from None
         except BaseException:
             self.close(grace_s=0.0)
             raise
         self._used = self._clock()
+        if answer.header.get("ended") is True:
+            self.close()
         if answer.header.get("ok") is not True:
             raise _failure(operation, answer.header)
         return answer
@@ -130,6 +136,13 @@ class WorkerLink:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, signal.SIGKILL)
 
+    def _ended(self, child: _Child) -> str:
+        """How a worker that closed its pipe ended: some libraries know no other way to say that memory ran out."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = child.process.wait(0.2)
+            return f"; it ended with signal {-code}" if code < 0 else f"; it ended with code {code}"
+        return ""
+
     def _start(self) -> _Child:
         if self._child is not None:
             code = self._child.process.poll()
@@ -144,7 +157,7 @@ class WorkerLink:
         try:
             with os.fdopen(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
                 process = subprocess.Popen(
-                    [*self._command, str(os.getpid())],
+                    [*self._command, str(os.getpid()), str(self.memory_bytes)],
                     stdin=theirs_in,
                     stdout=theirs_out,
                     stderr=log,

@@ -71,6 +71,31 @@ def test_a_run_from_prepare_to_train(operations: Operations, kit: Any, where: di
     assert answer.header == {}
 
 
+def test_the_first_round_is_rehearsed_on_nothing_while_nobody_waits(
+    operations: Operations, kit: Any, where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedsite.client import work
+
+    seen: list[Any] = []
+    train = work.train_round
+
+    def watched(plan: Any, data: Any, *given: Any) -> Any:
+        seen.append((plan.local.steps, data))
+        return train(plan, data, *given)
+
+    monkeypatch.setattr(work, "train_round", watched)
+    for privacy in ({}, {"privacy": PrivacyPlan(mode="none")}):
+        operations.prepare({"location": where}, {"plan": kit.centre.plan(**privacy).encode()})
+        assert seen == []
+        operations.rest()
+        ((steps, data),) = seen
+        assert (steps, len(data.train), len(data.holdout)) == (1, 2, 2)
+        assert not data.train.x.any()
+        assert not data.train.y.any()
+        operations.rest()  # once
+        seen.pop()
+
+
 def test_data_is_loaded_once_while_it_stays_the_same(
     operations: Operations, kit: Any, where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsite.client import pipe
+from fedsite.client import memory, pipe
 from fedsite.client.worker import answer_to
 from fedsite.client.worker_link import WorkerError, WorkerLink
 from fedsite.protocol.errors import RefusalCode
@@ -23,7 +23,7 @@ from fedsite.protocol.errors import RefusalCode
 # A worker with operations of its own, over the same serving code.
 SCRIPT = """
 import os, sys, time
-from fedsite.client import lifeline, pipe, worker
+from fedsite.client import lifeline, memory, pipe, worker
 from fedsite.telemetry.errors import Code, TelemetryError
 
 def echo(arguments, blobs):
@@ -37,12 +37,21 @@ def crash(arguments, blobs):
     os._exit(3)
 def sleep(arguments, blobs):
     time.sleep(60)
+def bomb(arguments, blobs):
+    return pipe.Message(header={}, blobs={"x": b"x" * (1 << 40)})
+def abort(arguments, blobs):
+    os.abort()
+def rest():
+    print("at rest")
+    raise ValueError("nobody's")
 
 lifeline.die_with(int(sys.argv[1]))
+memory.limit(int(sys.argv[2]))
 answers = worker.answers_apart()
 lifeline.end_with_pipe(0)
 worker.serve(os.fdopen(0, "rb", closefd=False), answers,
-             {"echo": echo, "fail": fail, "broken": broken, "crash": crash, "sleep": sleep})
+             {"echo": echo, "fail": fail, "broken": broken, "crash": crash, "sleep": sleep,
+              "bomb": bomb, "abort": abort}, rest)
 """
 
 
@@ -55,7 +64,9 @@ def script(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def link(script: Path, tmp_path: Path) -> Iterator[WorkerLink]:
-    opened = WorkerLink(tmp_path / "worker.log", idle_s=60.0, command=(sys.executable, str(script)))
+    opened = WorkerLink(
+        tmp_path / "worker.log", idle_s=60.0, memory_bytes=1 << 29, command=(sys.executable, str(script))
+    )
     yield opened
     opened.close()
 
@@ -103,6 +114,55 @@ def test_a_crash_is_an_error_and_the_next_call_has_a_new_worker(link: WorkerLink
         link.call("crash", {}, {}, timeout_s=60)
     assert link.pid is None
     assert link.call("echo", {}, {}, timeout_s=60).header["pid"] == link.pid
+
+
+def test_a_memory_bomb_is_refused_by_name_and_the_next_call_has_a_worker_with_its_memory_whole(
+    link: WorkerLink,
+) -> None:
+    pid = link.call("echo", {}, {}, timeout_s=60).header["pid"]
+    with pytest.raises(WorkerError, match="more memory") as error:
+        link.call("bomb", {}, {}, timeout_s=60)
+    assert error.value.refusal == RefusalCode.TOO_LARGE
+    assert "worker_memory" in error.value.allowed
+    assert _gone(pid)
+    assert link.call("echo", {}, {}, timeout_s=60).header["pid"] == link.pid
+
+
+def test_a_library_that_aborts_is_a_failure_that_names_the_signal(link: WorkerLink) -> None:
+    with pytest.raises(WorkerError, match="signal 6") as error:
+        link.call("abort", {}, {}, timeout_s=60)
+    assert error.value.refusal == RefusalCode.INTERNAL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds mappings on Linux only")
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "import torch; torch.zeros(1 << 40)",
+        "import torch; kept = []\nwhile True: kept.append(torch.zeros(1 << 20))",
+        "import numpy; kept = []\nwhile True: kept.append(numpy.ones(1 << 20))",
+        "kept = []\nwhile True: kept.append(bytes(1 << 20))",
+    ],
+)
+def test_the_bound_holds_whoever_allocates(bomb: str) -> None:
+    code = f"from fedsite.client import memory\nmemory.limit({1 << 29})\ntry:\n  exec({bomb!r})\n"
+    code += "except Exception as error:\n  print(memory.exhausted(error))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_an_error_that_came_from_exhaustion_is_one() -> None:
+    outer = ValueError("the calibration graph does not run")
+    outer.__cause__ = RuntimeError("std::bad_alloc")
+    assert memory.exhausted(outer)
+    assert not memory.exhausted(ValueError("3 windows"))
+    assert memory.default() >= 1 << 30
+
+
+def test_rest_comes_after_the_answer_and_what_it_raises_is_nobodys(link: WorkerLink) -> None:
+    first = link.call("echo", {}, {}, timeout_s=60).header["pid"]
+    assert link.call("echo", {}, {}, timeout_s=60).header["pid"] == first
+    assert "at rest" in link.log_path.read_text()
 
 
 def test_a_worker_killed_between_calls_is_replaced(link: WorkerLink) -> None:
