@@ -74,3 +74,11 @@ def test_the_operators_file_may_be_empty(tmp_path: Path) -> None:
     assert load(tmp_path) == Settings()
     with pytest.raises(ConfigError):
         load(tmp_path, ["=3"])
+
+
+def test_the_training_process_is_never_given_less_than_it_starts_with(tmp_path: Path) -> None:
+    assert load(tmp_path).agent.worker_memory is None
+    assert load(tmp_path, ["agent.worker_memory=2000000000"]).agent.worker_memory == 2_000_000_000
+    assert load(tmp_path, ["agent.worker_memory=0"]).agent.worker_memory == 0
+    with pytest.raises(ConfigError, match="worker_memory is 1000"):
+        load(tmp_path, ["agent.worker_memory=1000"])

@@ -122,7 +122,7 @@ asked = st.lists(
 
 
 @given(asked=asked)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 def test_nothing_is_answered_twice_and_little_is_kept(
     kit: Any, tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, int, int]]
 ) -> None:
