@@ -25,12 +25,14 @@ from fedsite.protocol.storage import private_directory
 from fedsite.server import settings
 from fedsite.simulations.live import View
 from fedsite.simulations.processes import Commands
-from fedsite.telemetry import loading
+from fedsite.telemetry import contract, loading
+from fedsite.telemetry.errors import TelemetryError
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task, load_task
 
 OWN = ("sites", "seed", "out", "data.path", "keep")
 ONLINE_SECONDS = 120.0
+MOST_SITES = 100  # each is a process of its own, with 65 MB while it waits and more while it trains
 EPSILON = 8.0
 
 
@@ -70,12 +72,12 @@ def read(arguments: Sequence[str]) -> Options:
         key, _, value = argument.partition("=")
         if key in ("sites", "seed"):
             own[key] = _whole(key, value)
-        elif key == "out":
-            own["out"] = Path(value)
-        elif key == "data.path":
-            own["data_path"] = value
+        elif key in ("out", "data.path"):
+            if not value.strip():
+                raise ConfigError(f"{key} is empty", allowed="a path", next_step=f"fedsite demo {key}=PATH")
+            own |= {"out": Path(value)} if key == "out" else {"data_path": value}
         elif key == "keep":
-            own["keep"] = value.lower() in ("1", "true", "yes")
+            own["keep"] = _yes(key, value)
         else:
             passed.append(argument)
     keys = {item.partition("=")[0] for item in passed}
@@ -101,12 +103,12 @@ def play(options: Options, console: Console) -> Played:
     """
     task = options.task
     names = _sites(options, task)
-    root = options.out / "state"
-    if root.exists():
-        shutil.rmtree(root)
-    private_directory(root)
+    root = _emptied(options.out / "state")
     logs = private_directory(options.out / "logs")
     commands = Commands(logs)
+    # A plan that nobody would take is told before a server is set up for it.
+    server = private_directory(root / "central")
+    commands.read(server, "launch", *_launch(options, len(names)), "--plan")
     began = time.monotonic()
     phases: list[tuple[str, float]] = []
 
@@ -114,7 +116,6 @@ def play(options: Options, console: Console) -> Played:
         phases.append((name, time.monotonic() - began - sum(seconds for _, seconds in phases)))
 
     try:
-        server = private_directory(root / "central")
         homes = {name: private_directory(root / name) for name in names}
         console.print(f"[bold]{task.title}[/bold]: {len(names)} sites, everything on this machine")
         port = _free_port()
@@ -168,11 +169,26 @@ def _sites(options: Options, task: Task) -> list[str]:
     path = None if options.data_path is None else Path(options.data_path)
     names = loading.site_names(task, DataLocation(path=path, seed=options.seed))
     wanted = options.sites or task.data.sites or len(names)
+    if wanted > MOST_SITES:
+        raise ConfigError(f"sites={wanted}", allowed=f"1 to {MOST_SITES}: each is a process of its own")
+    if path is not None:
+        _check(task, DataLocation(path=path, site=names[0] if task.data.site_column else None, seed=options.seed))
     if task.data.source == "synthetic" and path is None:
         return [f"{task.data.generator}-{number}" for number in range(wanted)]
     if wanted > len(names):
         raise ConfigError(f"sites={wanted}", allowed=f"1 to {len(names)} for task {task.name} and its data")
     return names[:wanted]
+
+
+def _check(task: Task, where: DataLocation) -> None:
+    """Refuse data of the researcher's own that no site could train on, before anything starts.
+
+    Raises:
+        TelemetryError: the first error that `fedsite data check` would tell.
+    """
+    for finding in contract.check(task, where):
+        if finding.severity == "error":
+            raise TelemetryError(finding.text, allowed=finding.allowed, next_step=finding.remedy, code=finding.code)
 
 
 def _site_settings(options: Options, name: str) -> list[str]:
@@ -236,6 +252,20 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _emptied(root: Path) -> Path:
+    """The directory for everybody's state, without what the last demo left there.
+
+    Raises:
+        ConfigError: it holds something that no demo made.
+    """
+    if root.exists() and any(root.iterdir()) and not (root / "central").is_dir():
+        raise ConfigError(
+            f"{root} is not empty, and not what a demo left", allowed="a folder of its own", next_step="out=FOLDER"
+        )
+    shutil.rmtree(root, ignore_errors=True)
+    return private_directory(root)
+
+
 def _forget_secrets(root: Path) -> None:
     """The demo's keys and copies of data have no use after it; what the report needs lies beside them."""
     for pattern in ("*.key", "*.secret"):
@@ -248,6 +278,16 @@ def _whole(key: str, value: str) -> int:
         number = int(value)
     except ValueError:
         number = -1
-    if number < (1 if key == "sites" else 0):
-        raise ConfigError(f"{key} is {value!r}", allowed="a whole number" + (", 1 or more" if key == "sites" else ""))
+    least = 1 if key == "sites" else 0
+    if number < least:
+        raise ConfigError(
+            f"{key} is {value!r}", allowed=f"a whole number, {least} or more", next_step="fedsite demo --help"
+        )
     return number
+
+
+def _yes(key: str, value: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if value.lower() not in words:
+        raise ConfigError(f"{key} is {value!r}", allowed="true or false", next_step="fedsite demo --help")
+    return words[value.lower()]
