@@ -127,7 +127,8 @@ def self_test_apart(slot: Path, state: Path) -> None:
         os.close(ours)
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _self_test_error(lines[0].removeprefix("error: ") if lines else f"exit code {done.returncode}")
+        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        raise _self_test_error([*told, *lines[-1:], f"exit code {done.returncode}"][0])
 
 
 def _windows(task: Task, where: DataLocation, everything: bool) -> tuple[Task, Windows, str, bool]:

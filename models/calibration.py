@@ -104,7 +104,7 @@ def ranges(total: Mapping[str, NDArray[np.floating]], names: list[str], *, noise
 
 
 def estimate(graph: bytes, names: list[str], x: NDArray[np.floating]) -> Ranges:
-    """Twice the ranges seen on inputs that are nobody's data (`synthetic_inputs`): weaker than counts from the sites."""
+    """Twice the ranges seen on nobody's data (`synthetic_inputs`): weaker than counts from the sites."""
     from fedsite.models import extremes
 
     seen = extremes.of(graph, names, x, np.zeros(len(x), np.int64), isolated=False, scores=False)

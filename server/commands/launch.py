@@ -26,7 +26,7 @@ def launch(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="task=NAME or task_file=FILE; privacy=none|sample; privacy.epsilon, .delta, .unit, .clip, .batch; "
+            help="task=NAME or task_file=FILE; privacy=sample|none; privacy.epsilon, .delta, .unit, .clip, .batch; "
             "protection=sealed|none; rounds.count, .minimum, .goal, .deadline_s, .wait_s, .patience; local.steps, "
             ".sampling_rate, .optimizer, .learning_rate; model.name, .options.KEY, .init=FILE, .trainable=head; "
             "release=int8|none, release.parity; experiment=NAME; seed=S. All of them: docs/rounds.md.",

@@ -31,7 +31,8 @@ def test_every_task_has_a_plan_that_both_ends_read(name: str) -> None:
 
 def test_the_first_example_is_the_default() -> None:
     found = settings.compose([])
-    assert (found.task, found.privacy.mode, found.protection.mode) == ("pump", "none", "sealed")
+    assert (found.task, found.protection.mode) == ("pump", "sealed")
+    assert (found.privacy.mode, found.privacy.epsilon) == ("sample", 8.0)  # sites refuse a run without privacy
 
 
 def test_overrides_win_over_experiments_and_these_over_groups() -> None:
@@ -61,7 +62,6 @@ def test_paths_and_globs_are_taken_as_they_stand() -> None:
         ("rounds.count", "key=value"),
         ("local=3", "sets a whole section"),
         ("data.path=x", "at the site: fedsite up data.path=x"),
-        ("privacy.epsilon=8", "privacy=sample"),
         ("rounds.count=[1", "rounds.count=[1"),
         ("+x=1", "key=value"),
     ],
@@ -71,6 +71,11 @@ def test_a_wrong_override_names_what_is_allowed(override: str, expected: str) ->
         settings.compose([override])
     assert expected in str(caught.value)
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_an_epsilon_without_privacy_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"privacy=sample privacy\.epsilon=4"):
+        settings.compose(["privacy=none", "privacy.epsilon=4"])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def test_private_recommendations_lie_over_the_plain_ones() -> None:
 
 
 def test_overrides_win() -> None:
-    plan = make("task=pump", "rounds.count=3", "local.learning_rate=0.125", "rounds.evaluate_every=2").plan
+    plan = make(
+        "task=pump", "privacy=none", "rounds.count=3", "local.learning_rate=0.125", "rounds.evaluate_every=2"
+    ).plan
     assert (plan.rounds.count, plan.local.learning_rate, plan.rounds.evaluate_every) == (3, 0.125, 2)
     assert plan.local.steps == load_task("pump").training.local["steps"]
 
@@ -79,7 +81,7 @@ def test_a_given_noise_multiplier_is_kept() -> None:
 
 
 def test_without_privacy_there_is_no_epsilon() -> None:
-    planned = make("task=pump")
+    planned = make("task=pump", "privacy=none")
     assert planned.plan.cost.epsilon is None
     forecast = planned.forecast()
     assert {forecast[name] for name in ("epsilon", "delta", "unit", "noise_multiplier", "group_epsilon")} == {None}

@@ -62,6 +62,7 @@ class Sites(Federation):
             f"task_file={self.directory / 'latency.yaml'}",
             f"rounds.count={rounds}",
             "release=none",
+            "privacy=none",
             "rounds.evaluate_every=100000",
             *overrides,
             timeout_s=600,
