@@ -83,7 +83,7 @@ class Operations:
 
         plan = _plan(blobs["plan"])
         task = _task(plan)
-        module(plan, task)
+        work.build(plan, task)
         _check_contract(task, site_data.from_plain(arguments["location"]))
         data = self._load(task, arguments)
         units = _units(plan, data)
@@ -152,20 +152,6 @@ class Operations:
         return self._data
 
 
-def module(plan: RoundPlan, task: Task) -> Any:
-    """The plan's model with fresh weights.
-
-    Raises:
-        ConfigError: this site does not have that architecture, or its options do not fit.
-    """
-    from fedsite.models import catalog
-
-    time, features = task.input_shape
-    return catalog.build(
-        plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
-    )
-
-
 def _check_contract(task: Task, where: DataLocation) -> None:
     """Refuse data that breaks the task's contract: a wrong unit or a dead channel would be learned from otherwise.
 
@@ -192,12 +178,13 @@ def _task(plan: RoundPlan) -> Task:
 
 def _checked(blobs: Mapping[str, bytes]) -> tuple[RoundPlan, Task, dict[str, np.ndarray]]:
     """Plan, task and weights; a model that does not fit is refused before any data is read."""
+    from fedsite.client import work
     from fedsite.models import vector
 
     plan = _plan(blobs["plan"])
     task = _task(plan)
     model = weights.decode(blobs["model"], limit=WEIGHTS_LIMIT)
-    vector.load(module(plan, task), model)
+    vector.load(work.build(plan, task), model)
     return plan, task, model
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsite.client import work
 from fedsite.models import metrics
 from fedsite.protocol.errors import PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
-from fedsite.telemetry import loading
 from fedsite.telemetry.dataset import SiteData, Windows
 from fedsite.telemetry.statistics import Normalisation
 from fedsite.telemetry.task import read_task
@@ -26,14 +26,13 @@ def sums(plan: RoundPlan, data: SiteData, graph: bytes, normalisation: Normalisa
     from fedsite.models.runtime import Scorer
 
     task, scorer = read_task(plan.task), Scorer(graph)
-    scale = float(task.label.scale or 1.0)
 
-    def judged(windows: Windows) -> tuple[NDArray[np.floating], Windows]:
-        scaled = loading.normalise(windows, normalisation.mean, normalisation.scale, label_scale=scale)
-        given = scorer.predict(scaled.x)
-        return (metrics.anomaly_score(scaled.x, given) if task.loss == "reconstruction" else given), scaled
+    def judged(windows: Windows) -> NDArray[np.floating]:
+        return work.judged(task, windows, scorer.predict(windows.x))
 
-    given, holdout = judged(data.holdout)
-    reference = judged(data.train)[0] if task.metric.name == "f1_at_threshold" else None
-    found = metrics.sums(task.metric, given, holdout.y, scale=scale, reference=reference)
+    holdout = work.scaled(data.holdout, task, normalisation)
+    reference = None
+    if task.metric.name == "f1_at_threshold":
+        reference = judged(work.scaled(data.train, task, normalisation))
+    found = metrics.sums(task.metric, judged(holdout), holdout.y, scale=work.label_scale(task), reference=reference)
     return {f"parity/{name}": array for name, array in found.items()}

@@ -25,7 +25,7 @@ def rehearse(plan: RoundPlan, data: SiteData) -> None:
     Raises:
         Whatever the real round would raise.
     """
-    from fedsite.client import operations, work
+    from fedsite.client import work
     from fedsite.models import vector
     from fedsite.privacy import sampling
 
@@ -35,7 +35,7 @@ def rehearse(plan: RoundPlan, data: SiteData) -> None:
     work.train_round(
         small,
         dataclasses.replace(data, train=_zeros(data.train), holdout=_zeros(data.train)),
-        vector.state(operations.module(plan, task)),
+        vector.state(work.build(plan, task)),
         Normalisation(mean=np.zeros(features, np.float32), scale=np.ones(features, np.float32)),
         True,
         sampling.SystemRandom(),

@@ -118,12 +118,12 @@ def train_round(
     if private:
         _secure(source, simulated)
     task = read_task(plan.task)
-    module = _module(plan, task, weights)
+    module = _loaded(plan, task, weights)
     names = vector.trainable(module, plan.model.trainable)
     found: Values = {}
     if evaluate and (not private or plan.privacy.evaluation_noise > 0.0):
         found |= _evaluation(plan, task, data, module, normalisation, source)
-    windows = _scaled(data.train, task, normalisation)
+    windows = scaled(data.train, task, normalisation)
     trained = train(
         module,
         windows,
@@ -171,7 +171,7 @@ def evaluate(
         _secure(source, simulated)
         _require_noise(plan.privacy.evaluation_noise, "evaluation")
     task = read_task(plan.task)
-    return _evaluation(plan, task, data, _module(plan, task, weights), normalisation, source)
+    return _evaluation(plan, task, data, _loaded(plan, task, weights), normalisation, source)
 
 
 def calibrate(
@@ -200,7 +200,7 @@ def calibrate(
         _secure(source, simulated)
         _require_noise(plan.privacy.calibration_noise, "calibration")
     task = read_task(plan.task)
-    windows = _scaled(data.train, task, normalisation)
+    windows = scaled(data.train, task, normalisation)
     unit = windows.entity if private and plan.privacy.unit == "entity" else None
     scores = task.loss == "reconstruction"
     counted = calibration.counts(graph, list(tensors), windows.x, unit=unit, scores=scores, isolated=private)
@@ -209,6 +209,40 @@ def calibrate(
         return found
     bound = mechanisms.summed(calibration.sensitivity(len(tensors), scores=scores), len(windows))
     return _noised(found, bound, plan.privacy.calibration_noise, source)
+
+
+def build(plan: RoundPlan, task: Task) -> nn.Module:
+    """The plan's model with fresh weights.
+
+    Raises:
+        ConfigError: this site does not have that architecture, or its options do not fit.
+    """
+    from fedsite.models import catalog
+
+    time, features = task.input_shape
+    return catalog.build(
+        plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
+    )
+
+
+def scaled(windows: Windows, task: Task, normalisation: Normalisation) -> Windows:
+    """As the model takes them; a float label becomes [windows, target]."""
+    found = loading.normalise(windows, normalisation.mean, normalisation.scale, label_scale=label_scale(task))
+    if found.y.dtype.kind == "f" and found.y.ndim == 1:
+        return replace(found, y=found.y[:, None])
+    return found
+
+
+def judged(task: Task, windows: Windows, output: NDArray[np.float32]) -> NDArray[np.floating]:
+    """What the metric takes: the output, or how far a reconstruction is from its window [windows]."""
+    from fedsite.models import metrics
+
+    return metrics.anomaly_score(windows.x, output) if task.loss == "reconstruction" else output
+
+
+def label_scale(task: Task) -> float:
+    """Label units per unit of output."""
+    return float(task.label.scale or 1.0)
 
 
 def predict(module: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -227,18 +261,18 @@ def _evaluation(
     from fedsite.models import metrics
 
     private = plan.privacy.mode != "none"
-    windows = _scaled(data.holdout, task, normalisation)
-    given = _judged(task, windows, predict(module, windows.x))
+    windows = scaled(data.holdout, task, normalisation)
+    given = judged(task, windows, predict(module, windows.x))
     reference = None
     if task.metric.name == "f1_at_threshold" and not private:
         # Under privacy the threshold comes from the calibration histogram, or from the normal windows' own scores.
-        normal = _scaled(data.train, task, normalisation)
-        reference = _judged(task, normal, predict(module, normal.x))
+        normal = scaled(data.train, task, normalisation)
+        reference = judged(task, normal, predict(module, normal.x))
     found = metrics.sums(
         task.metric,
         given,
         windows.y,
-        scale=_label_scale(task),
+        scale=label_scale(task),
         unit=windows.entity if private and plan.privacy.unit == "entity" else None,
         reference=reference,
     )
@@ -249,33 +283,12 @@ def _evaluation(
     return _noised(named, bound, plan.privacy.evaluation_noise, source)
 
 
-def _judged(task: Task, windows: Windows, output: NDArray[np.float32]) -> NDArray[np.floating]:
-    from fedsite.models import metrics
+def _loaded(plan: RoundPlan, task: Task, weights: Mapping[str, NDArray[np.generic]]) -> nn.Module:
+    from fedsite.models import vector
 
-    return metrics.anomaly_score(windows.x, output) if task.loss == "reconstruction" else output
-
-
-def _module(plan: RoundPlan, task: Task, weights: Mapping[str, NDArray[np.generic]]) -> nn.Module:
-    from fedsite.models import catalog, vector
-
-    time, features = task.input_shape
-    module = catalog.build(
-        plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
-    )
+    module = build(plan, task)
     vector.load(module, weights)
     return module
-
-
-def _scaled(windows: Windows, task: Task, normalisation: Normalisation) -> Windows:
-    """As the model takes them; a float label becomes [windows, target]."""
-    scaled = loading.normalise(windows, normalisation.mean, normalisation.scale, label_scale=_label_scale(task))
-    if scaled.y.dtype.kind == "f" and scaled.y.ndim == 1:
-        return replace(scaled, y=scaled.y[:, None])
-    return scaled
-
-
-def _label_scale(task: Task) -> float:
-    return float(task.label.scale or 1.0)
 
 
 def _unit_sums(x: NDArray[np.float32], data: SiteData) -> NDArray[np.float64]:

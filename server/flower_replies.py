@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -24,6 +25,15 @@ from flwr.supercore.run import RunNotRunningException
 MAX_OBJECTS = 2048  # in one reply
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Announced:
+    """An answer that is there or on its way."""
+
+    name: str  # its message id
+    tree: ObjectTree
+    lost: bool  # an error of Flower's in the place of the site's answer
+
+
 class Replies:
     """Replies that were announced, by the instruction that each answers, until all of their objects are there."""
 
@@ -31,26 +41,22 @@ class Replies:
         """Take from `grid` (Flower's, of the ServerApp) no reply larger than `limit` bytes."""
         self._grid = grid
         self._limit = limit
-        self._announced: dict[str, tuple[str, ObjectTree]] = {}
-        self._lost: set[str] = set()  # those announced whose answer is an error of Flower's
+        self._announced: dict[str, _Announced] = {}  # by the instruction that is answered
 
     def announce(self, message_ids: Sequence[str]) -> None:
         """Ask which of these instructions have been answered; each answer is told once."""
         client = self._grid._runtime_client
         answer = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            asked = proto.metadata.reply_to_message_id
-            self._announced[asked] = (proto.metadata.message_id, tree)
-            if proto.HasField("error"):
-                self._lost.add(asked)
+            self._announced[proto.metadata.reply_to_message_id] = _Announced(
+                name=proto.metadata.message_id, tree=tree, lost=proto.HasField("error")
+            )
 
     def settle(self, message_ids: Sequence[str]) -> dict[str, bool]:
         """Those among these that are announced, true where a site answered; forgotten here, and never fetched."""
         self.announce(message_ids)
         settled = [asked for asked in message_ids if asked in self._announced]
-        for asked in settled:
-            del self._announced[asked]
-        return {asked: asked not in self._lost for asked in settled}
+        return {asked: not self._announced.pop(asked).lost for asked in settled}
 
     def waiting(self, message_ids: Collection[str]) -> list[str]:
         """The instructions among these whose answers are announced; others are forgotten."""
@@ -59,12 +65,12 @@ class Replies:
 
     def take(self, asked: str) -> Message | None:
         """The answer to one instruction, None while it is on its way; what is no message is an error in its place."""
-        name, tree = self._announced[asked]
+        announced = self._announced[asked]
         try:
-            contents = self._contents(tree)
+            contents = self._contents(announced.tree)
             if contents is None:
                 return None
-            message = inflate_object_from_contents(name, contents)
+            message = inflate_object_from_contents(announced.name, contents)
             if not isinstance(message, Message):
                 raise TypeError(f"a {type(message).__name__}")
         except (httpx.HTTPError, RunNotRunningException):
@@ -77,7 +83,7 @@ class Replies:
         with contextlib.suppress(httpx.HTTPError):
             self._grid._runtime_client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(
-                    node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=name
+                    node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.name
                 )
             )
         return message

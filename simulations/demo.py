@@ -48,6 +48,7 @@ class Options:
     data_path: str | None = None  # a file or folder of the task's schema that holds every site
     keep: bool = False  # keep keys, databases and models below `out`
     launch: tuple[str, ...]  # overrides for `fedsite launch`
+    typed: bool  # some of them were typed: a plan nobody has tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def read(arguments: Sequence[str]) -> Options:
             own["keep"] = _yes(key, value)
         else:
             passed.append(argument)
-    keys = {item.partition("=")[0] for item in passed}
+    keys, typed = {item.partition("=")[0] for item in passed}, bool(passed)
     if not keys & {"privacy", "experiment"}:
         passed.append("privacy=sample")
         if not keys & {"privacy.epsilon", "privacy.noise_multiplier"}:
@@ -92,7 +93,7 @@ def read(arguments: Sequence[str]) -> Options:
         error.allowed = f"{', '.join(OWN)}, {error.allowed}" if "unknown override" in error.found else error.allowed
         error.next_step = "fedsite demo --help"
         raise
-    return Options(**own, task=load_task(asked.task_file or asked.task), asked=asked, launch=tuple(passed))
+    return Options(**own, task=load_task(asked.task_file or asked.task), asked=asked, launch=tuple(passed), typed=typed)
 
 
 def play(options: Options, console: Console) -> Played:
@@ -106,9 +107,10 @@ def play(options: Options, console: Console) -> Played:
     root = _emptied(options.out / "state")
     logs = private_directory(options.out / "logs")
     commands = Commands(logs)
-    # A plan that nobody would take is told before a server is set up for it.
     server = private_directory(root / "central")
-    commands.read(server, "launch", *_launch(options, len(names)), "--plan")
+    if options.typed:
+        # A plan that nobody would take is told before a server is set up for it.
+        commands.read(server, "launch", *_launch(options, len(names)), "--plan")
     began = time.monotonic()
     phases: list[tuple[str, float]] = []
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client import data
-from fedsite.client.operations import Operations, module
+from fedsite.client import data, work
+from fedsite.client.operations import Operations
 from fedsite.client.settings import Settings
 from fedsite.protocol import weights
 from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, PolicyError, RefusalCode
@@ -48,7 +48,7 @@ def where() -> dict[str, Any]:
 def model_of(plan: Any, change: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None) -> bytes:
     from fedsite.models import vector
 
-    arrays = vector.state(module(plan, TASK))
+    arrays = vector.state(work.build(plan, TASK))
     change(arrays)
     return weights.encode(arrays)
 

@@ -2,149 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-
-pytest.importorskip("flwr", reason="flwr is not installed: pip install -e '.[dev]'")
-
 from flwr.app import Error, Message
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import PullObjectResponse
-from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import PullAppMessagesResponse
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
 from flwr.supercore.run import RunNotRunningException
-from flwr.supercore.task_identity import TaskIdentity
 
-from fedsite.protocol import documents
 from fedsite.protocol.messages import Frame
-from fedsite.protocol.plan import RoundPlan
-from fedsite.protocol.records import from_record, to_record
-from fedsite.server import flower_app, flower_grid, runs
+from fedsite.protocol.records import to_record
+from fedsite.server import flower_grid
 from fedsite.server.flower_grid import FlowerLink
-from fedsite.server.home import ServerHome
-from fedsite.server.journal import Reader
 from fedsite.server.link import Failure, SiteLink
-from fedsite.server.runs import Launch, RunDirectory
-from tests.simulated_fleet import Play, SimulatedClock, SimulatedFleet
-
-
-class MemoryGrid:
-    """Flower's Grid as far as we use it: messages go to simulated sites, replies wait to be pulled."""
-
-    def __init__(self, fleet: SimulatedFleet) -> None:
-        self.fleet = fleet
-        self.numbers = {site.name: index for index, site in enumerate(fleet.all, start=1)}
-        self.replies: dict[str, Message] = {}
-        self.pushes: list[int] = []
-        self.pulls: list[int] = []
-        self.error: BaseException | None = None
-        self.objects: dict[str, bytes] = {}
-        self.damage: Callable[[str, dict[str, bytes]], None] = lambda asked, objects: None
-        self.confirmed: list[str] = []
-
-    def get_node_ids(self) -> Iterable[int]:
-        self._raise()
-        return [number for name, number in self.numbers.items() if self.fleet[name].online]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        self._raise()
-        found = []
-        batch = list(messages)
-        self.pushes.append(len(batch))
-        for message in batch:
-            name = next(n for n, number in self.numbers.items() if number == message.metadata.dst_node_id)
-            message.metadata.__dict__["_message_id"] = f"m{len(self.replies)}"
-            for frame in self.fleet[name].receive(from_record(message.content)):
-                self.replies[message.metadata.message_id] = Message(to_record(frame), reply_to=message)
-            found.append(message.metadata.message_id)
-        return found
-
-    @property
-    def _runtime_client(self) -> MemoryGrid:
-        return self
-
-    @property
-    def run(self) -> Any:
-        return SimpleNamespace(run_id=1)
-
-    @property
-    def node(self) -> Node:
-        return Node(node_id=1)
-
-    def PullMessages(self, request: Any) -> PullAppMessagesResponse:
-        self._raise()
-        self.pulls.append(len(request.message_ids))
-        answer = PullAppMessagesResponse()
-        for name in request.message_ids:
-            reply = self.replies.pop(name, None)
-            if reply is None:
-                continue
-            with no_object_id_recompute():
-                reply.metadata.__dict__["_message_id"] = reply.object_id
-                objects = {key: item.deflate() for key, item in get_all_nested_objects(reply).items()}
-                answer.messages_list.append(message_to_proto(remove_content_from_message(reply)))
-                answer.message_object_trees.append(get_object_tree(reply))
-            self.damage(name, objects)
-            self.objects |= objects
-        return answer
-
-    def PullObject(self, request: Any) -> PullObjectResponse:
-        self._raise()
-        content = self.objects.get(request.object_id)
-        return PullObjectResponse(
-            object_found=True, object_available=content is not None, object_content=content or b""
-        )
-
-    def ConfirmMessageReceived(self, request: Any) -> None:
-        self.confirmed.append(request.message_object_id)
-
-    def _raise(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-@pytest.fixture(autouse=True)
-def _identity() -> Iterator[None]:
-    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-    yield
-    TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
-
-
-@pytest.fixture
-def fleet() -> SimulatedFleet:
-    return SimulatedFleet()
-
-
-@pytest.fixture
-def grid(fleet: SimulatedFleet) -> MemoryGrid:
-    return MemoryGrid(fleet)
-
-
-@pytest.fixture
-def roster(fleet: SimulatedFleet, grid: MemoryGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database of sites, as far as the link reads it."""
-
-    class Row:
-        def __init__(self, name: str) -> None:
-            site = fleet[name]
-            self.site_id, self.name = site.key.public.id, name
-            self.node_id, self.identity = str(grid.numbers[name]), site.key.public.raw
-            self.revoked = "2026-01-01T00:00:00Z" if name == "west" else None
-
-    monkeypatch.setattr(flower_grid, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])
+from tests.memory_grid import MemoryGrid
+from tests.simulated_fleet import SimulatedClock, SimulatedFleet
 
 
 def link(grid: MemoryGrid, clock: SimulatedClock, reply_bytes: int = 1) -> FlowerLink:
@@ -294,70 +166,6 @@ def test_a_run_that_flower_has_ended_is_over(grid: MemoryGrid, fleet: SimulatedF
     grid.error = RunNotRunningException()
     assert list(found.poll(["m"], 1.0)) == []
     assert found.ended
-
-
-@pytest.fixture
-def started(fleet: SimulatedFleet, tmp_path: Path) -> tuple[ServerHome, RunDirectory, RoundPlan]:
-    home = ServerHome(tmp_path / "server")
-    for folder in (home.path, home.runs, home.logs, home.releases):
-        folder.mkdir(mode=0o700)
-    fleet.key.save(home.path / "signing.key")
-    play = Play(fleet=fleet, folder=home.runs).with_rounds(count=1, wait_s=0.0)
-    plan = RoundPlan.parse(
-        documents.canonical({**documents.parse(play.plan().encode()), "release": {"enabled": False}})
-    )
-    run = RunDirectory(home.runs / plan.run_id)
-    run.create(plan, play.initial, Launch(trained=tuple(sorted(play.initial))))
-    run.offer(1)
-    return home, run, plan
-
-
-@pytest.mark.usefixtures("roster")
-def test_one_process_drives_an_epoch_and_the_next_one_does_not(
-    grid: MemoryGrid, started: tuple[ServerHome, RunDirectory, RoundPlan]
-) -> None:
-    home, run, _ = started
-    assert flower_app.drive(grid, home, run, epoch=1, owner="7")  # type: ignore[arg-type]
-    result = run.result()
-    assert result is not None
-    assert (result["outcome"], result["rounds"][0]["participants"]) == ("completed", 2)
-    assert not run.key_file.exists()
-    before = len(Reader(run.journal_file).events())
-    assert not flower_app.drive(grid, home, run, epoch=1, owner="8")  # type: ignore[arg-type]
-    assert len(Reader(run.journal_file).events()) == before
-    assert runs.find(home.runs, "latest").summary().state == "completed"
-
-
-@pytest.mark.usefixtures("roster")
-def test_a_stop_file_ends_the_run(grid: MemoryGrid, started: tuple[ServerHome, RunDirectory, RoundPlan]) -> None:
-    home, run, _ = started
-    run.stop_file.touch()
-    assert flower_app.drive(grid, home, run, epoch=1, owner="7")  # type: ignore[arg-type]
-    assert run.summary().state == "stopped"
-
-
-@pytest.mark.usefixtures("roster")
-def test_a_run_that_cannot_start_has_a_result(
-    grid: MemoryGrid, started: tuple[ServerHome, RunDirectory, RoundPlan]
-) -> None:
-    home, run, _ = started
-    (home.path / "signing.key").unlink()
-    assert flower_app.drive(grid, home, run, epoch=1, owner="7")  # type: ignore[arg-type]
-    assert (run.summary().state, Reader(run.journal_file).events()[-1]["kind"]) == ("failed", "finished")
-
-
-def test_the_run_key_is_encrypted_found_again_and_bound_to_the_server(
-    fleet: SimulatedFleet, started: tuple[ServerHome, RunDirectory, RoundPlan]
-) -> None:
-    _, run, plan = started
-    made = flower_app.run_key(plan, run, fleet.key)
-    again = flower_app.run_key(plan, run, fleet.key)
-    assert made is not None
-    assert again is not None
-    assert made.public == again.public
-    assert made._seed not in run.key_file.read_bytes()
-    with contextlib.suppress(AttributeError):
-        assert run.key_file.stat().st_mode & 0o077 == 0
 
 
 def _error(reply: Message) -> Message:

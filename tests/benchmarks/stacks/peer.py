@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ class Peer(AbstractContextManager["Peer"]):
             f"--database={self.directory / 'state.db'}",
             "--disable-runtime-dependency-installation",
         )
-        time.sleep(3)
+        _wait_listening(port)
         for _ in range(2):
             self._start("flower-supernode", "--insecure", f"--superlink=127.0.0.1:{port}", f"--port={free_port()}")
         return self
@@ -98,3 +99,19 @@ class Peer(AbstractContextManager["Peer"]):
 
 def _program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
+
+
+def _wait_listening(port: int) -> None:
+    """Until the SuperLink takes connections.
+
+    Raises:
+        TimeoutError: it never does.
+    """
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")

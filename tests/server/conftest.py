@@ -1,0 +1,41 @@
+"""Simulated sites, and a link's grid to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedsite.server import flower_grid
+from tests.memory_grid import MemoryGrid
+from tests.simulated_fleet import SimulatedFleet
+
+
+@pytest.fixture
+def fleet() -> SimulatedFleet:
+    """The sites."""
+    return SimulatedFleet()
+
+
+@pytest.fixture
+def grid(fleet: SimulatedFleet) -> Iterator[MemoryGrid]:
+    """A grid to them, in a process that Flower takes for a ServerApp's."""
+    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    yield MemoryGrid(fleet)
+    TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+
+
+@pytest.fixture
+def roster(fleet: SimulatedFleet, grid: MemoryGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database of sites, as far as the link reads it."""
+
+    class Row:
+        def __init__(self, name: str) -> None:
+            site = fleet[name]
+            self.site_id, self.name = site.key.public.id, name
+            self.node_id, self.identity = str(grid.numbers[name]), site.key.public.raw
+            self.revoked = "2026-01-01T00:00:00Z" if name == "west" else None
+
+    monkeypatch.setattr(flower_grid, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])
