@@ -18,9 +18,6 @@ from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError, ExitCode
 from fedsite.protocol.shape import nearest
 
-SITE_PANEL = "Site operator"
-CENTRAL_PANEL = "Central team"
-RESEARCH_PANEL = "Researcher"
 ENTRY_POINTS = "fedsite.commands"
 _HELP = "Federated learning across sites: private fine-tuning on telemetry, signed int8 models back on the device."
 

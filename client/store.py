@@ -119,10 +119,6 @@ class Outbox:
         self._forget(self._clock() - REMEMBERED_S)
         return still_open
 
-    def open_runs(self) -> list[str]:
-        """Runs that were accepted and have not ended."""
-        return sorted(path.parent.name for path in self.directory.glob("*/plan.json"))
-
     def _end(self, folder: Path) -> None:
         private_directory(folder)
         write_atomic(folder / _FINISHED, b"")

@@ -25,11 +25,6 @@ def site_id(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()[: 2 * ID_BYTES]
 
 
-def federation_id(public_key: bytes) -> str:
-    """Like `site_id`, of the federation's signing key."""
-    return site_id(public_key)
-
-
 def id_bytes(text: str) -> bytes:
     """The 16 bytes of a site or federation id.
 

@@ -22,7 +22,6 @@ from fedsite.protocol import ids, storage
 from fedsite.protocol.encoding import enc
 from fedsite.protocol.errors import TrustError
 
-SIGNATURE_BYTES = 64
 _MAX_FILE = 16 << 10  # bytes
 _PLAIN = serialization.NoEncryption()
 
