@@ -47,6 +47,7 @@ class RefusalCode(StrEnum):
     DATA_CONTRACT = "data-contract"
     TOO_FEW_WINDOWS = "too-few-windows"
     BUDGET = "budget"
+    COHORT = "cohort"
     BUSY = "busy"
     STORAGE = "storage"
     RELEASE_INVALID = "release-invalid"

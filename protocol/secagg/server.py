@@ -1,0 +1,269 @@
+"""The server's side of SA-1 as a pure machine: it collects, routes, adds, and opens exactly one sum.
+
+The server is not trusted with anything here: what it could do wrong, the sites refuse (site.py). What a site sends is
+checked before it counts; a site that sends nonsense is left out of the next set, never the end of the sum by itself.
+Memory: one vector, one masked vector at a time, and the shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from fedsite.protocol.encoding import sha256
+from fedsite.protocol.errors import IntegrityError, PolicyError, RefusalCode
+from fedsite.protocol.secagg import agreement, context, graph, masking, shamir
+from fedsite.protocol.secagg.advert import Advert, Roster
+from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.protocol.secagg.masking import Mask, Ring
+from fedsite.protocol.secagg.site import SHARE_BYTES, Identities
+
+OPENED_BYTES = 33  # x ‖ share
+TRIES = 64  # choices of shares for one secret before it is given up
+Stage = Literal["advertise", "share", "mask", "confirm", "unmask", "ended"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Sum:
+    """One sum in the making; methods are called in the order of the stages, `close_…` ends each."""
+
+    manifest: Manifest
+    attempt: Attempt
+    model_hash: bytes  # 32 bytes; zeros where there is no model
+    stage: Stage = "advertise"
+    roster: Roster = field(default_factory=lambda: Roster(()))
+    session: bytes = b""
+    u2: tuple[bytes, ...] = ()
+    u3: tuple[bytes, ...] = ()
+    confirmations: dict[bytes, bytes] = field(default_factory=dict)
+    total: Ring = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
+    _adverts: dict[bytes, Advert] = field(default_factory=dict)
+    _near: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    _sealed: dict[bytes, Mapping[bytes, bytes]] = field(default_factory=dict)  # by source, then holder
+    _summed: list[bytes] = field(default_factory=list)
+    _opened: dict[bytes, dict[int, bytes]] = field(default_factory=dict)  # by source: x to share
+    _answered: set[bytes] = field(default_factory=set)
+
+    def add_advert(self, site: bytes, raw: bytes, identities: Identities) -> None:
+        """Take the keys of a site.
+
+        Raises:
+            IntegrityError: malformed, of another site, twice, or too late.
+            TrustError: the signature does not verify.
+        """
+        self._turn("advertise")
+        advert = Advert(raw)
+        if advert.site != site or site in self._adverts or site not in identities:
+            raise _wrong(f"an advert of site {advert.site.hex()}", f"one of site {site.hex()}, once")
+        advert.check(self.attempt.adv_ctx, identities[site])
+        Roster.of([*self._adverts.values(), advert])
+        self._adverts[site] = advert
+
+    def close_adverts(self) -> Roster:
+        """U1: the cohort.
+
+        Raises:
+            PolicyError: fewer sites than the manifest's minimum, or more than its scale leaves room for.
+        """
+        self._turn("advertise")
+        terms = self.manifest.terms
+        _between(len(self._adverts), terms.min_cohort, self.manifest.sites, "sites sent keys")
+        self.roster = Roster.of(list(self._adverts.values()))
+        hashed = context.roster_hash([advert.raw for advert in self.roster.adverts])
+        self.session = context.session(self.attempt.ctx(self.model_hash), hashed)
+        size = terms.size(len(self.roster.sites))
+        self._near = graph.neighbours(graph.ring(self.session, self.roster.sites), size.neighbours)
+        self.stage = "share"
+        return self.roster
+
+    def add_shares(self, site: bytes, sealed: Mapping[bytes, bytes]) -> None:
+        """Take the encrypted shares of a site.
+
+        Raises:
+            IntegrityError: not exactly one for each neighbour, twice, or not this stage.
+        """
+        self._turn("share")
+        if site not in self._near or site in self._sealed:
+            raise _wrong(f"shares of site {site.hex()}", "a site of the cohort, once")
+        if set(sealed) != set(self._near[site]) or any(len(item) != SHARE_BYTES for item in sealed.values()):
+            raise _wrong(f"{len(sealed)} shares", f"{SHARE_BYTES} bytes for each of {len(self._near[site])} neighbours")
+        self._sealed[site] = dict(sealed)
+
+    def close_shares(self) -> tuple[bytes, ...]:
+        """U2: the sites that are asked for their vectors.
+
+        Raises:
+            PolicyError: too few are left.
+        """
+        self._turn("share")
+        self.u2 = self._survivors(self._sealed)
+        self.total = np.zeros(self.manifest.words, np.uint32)
+        self.stage = "mask"
+        return self.u2
+
+    def shares_for(self, site: bytes) -> dict[bytes, bytes]:
+        """The shares made for one site of U2 by its neighbours in U2."""
+        return {source: self._sealed[source][site] for source in self._near[site] if source in self._sealed}
+
+    def add_vector(self, site: bytes, vector: Ring) -> None:
+        """Add one masked vector; it is not kept.
+
+        Raises:
+            IntegrityError: not of U2, twice, of another length, or not this stage.
+        """
+        self._turn("mask")
+        if site not in self.u2 or site in self._summed:
+            raise _wrong(f"a vector of site {site.hex()}", "a site of U2, once")
+        if vector.dtype != np.uint32 or vector.shape != self.total.shape:
+            raise _wrong(f"a vector of {vector.size} {vector.dtype}", f"{self.manifest.words} words of uint32")
+        np.add(self.total, vector, out=self.total)
+        self._summed.append(site)
+
+    def close_vectors(self) -> tuple[bytes, ...]:
+        """U3: the sites in the sum.
+
+        Raises:
+            PolicyError: too few are left: nothing can be opened.
+        """
+        self._turn("mask")
+        self.u3 = self._survivors(self._summed)
+        self.stage = "confirm" if self.manifest.terms.size(len(self.roster.sites)).confirm else "unmask"
+        return self.u3
+
+    def add_confirmation(self, site: bytes, signature: bytes, identities: Identities) -> None:
+        """Take a site's signature over U3.
+
+        Raises:
+            IntegrityError: not of U3, twice, or not this stage.
+            TrustError: it does not verify.
+        """
+        self._turn("confirm")
+        if site not in self.u3 or site in self.confirmations:
+            raise _wrong(f"a confirmation of site {site.hex()}", "a site of U3, once")
+        message = context.survivors_message(self.session, self.u3)
+        identities[site].verify(signature, message, f"confirmation of site {site.hex()}")
+        self.confirmations[site] = signature
+
+    def close_confirmations(self) -> dict[bytes, bytes]:
+        """The signatures that sites want to see before they open anything.
+
+        Raises:
+            PolicyError: fewer than the quorum.
+        """
+        self._turn("confirm")
+        needed = self.manifest.terms.quorum(len(self.roster.sites))
+        _between(len(self.confirmations), needed, len(self.u3), "sites confirmed")
+        self.stage = "unmask"
+        return dict(self.confirmations)
+
+    def add_opened(self, site: bytes, opened: Mapping[bytes, bytes]) -> None:
+        """Take the shares that a site of U3 opens.
+
+        Raises:
+            IntegrityError: of sites it holds nothing of, malformed, twice, or not this stage.
+        """
+        self._turn("unmask")
+        if site not in self.u3 or site in self._answered:
+            raise _wrong(f"opened shares of site {site.hex()}", "a site of U3, once")
+        if not set(opened) <= {site, *self._near[site]} or any(len(item) != OPENED_BYTES for item in opened.values()):
+            raise _wrong(f"{len(opened)} opened shares", f"{OPENED_BYTES} bytes for each neighbour in U2")
+        for source, item in opened.items():
+            holders = sorted((*self._near[source], source))
+            if item[0] != holders.index(site) + 1:
+                raise _wrong(f"a share at position {item[0]}", "the position that the roster gives its holder")
+        self._answered.add(site)
+        for source, item in opened.items():
+            self._opened.setdefault(source, {})[item[0]] = item[1:]
+
+    @property
+    def can_open(self) -> bool:
+        """Whether every secret that is needed has as many shares as its threshold."""
+        threshold = self.manifest.terms.size(len(self.roster.sites)).threshold
+        return all(len(self._opened.get(site, {})) >= threshold for site in self._needed())
+
+    def open(self, *, threads: int = 1, progress: Callable[[int, int], None] = lambda done, of: None) -> Ring:
+        """The sum over U3, [word] uint32; the session is over.
+
+        Args:
+            threads: for the streams.
+            progress: called with secrets rebuilt, of how many.
+
+        Raises:
+            IntegrityError: the shares of some site do not give its secret.
+            PolicyError: too few shares.
+        """
+        self._turn("unmask")
+        salt, masks = context.salt(self.session, self.u2), []
+        alive, needed = set(self.u3), self._needed()
+        for number, site in enumerate(needed):
+            advert = self.roster.of_site(site)
+            if site in alive:
+                secret = self._rebuild(site, lambda found, a=advert: sha256(found) == a.commitment)
+                masks.append(Mask(agreement.self_seed(secret, salt, site), -1))
+            else:
+                secret = self._rebuild(site, lambda found, a=advert: agreement.public_of(found) == a.mask_public)
+                for other in self._near[site]:
+                    if other in alive:
+                        public = self.roster.of_site(other).mask_public
+                        seed = agreement.pair_seed(secret, public, salt, site, other)
+                        masks.append(Mask(seed, -1 if other < site else 1))
+            progress(number + 1, len(needed))
+        masking.apply(self.total, masks, stream=self.manifest.terms.stream, threads=threads)
+        self.stage = "ended"
+        self._opened.clear()
+        self._sealed.clear()
+        return self.total
+
+    def _needed(self) -> tuple[bytes, ...]:
+        """Sites whose secret the sum needs: b of the alive, the mask key of the dropped that have a neighbour alive."""
+        alive = set(self.u3)
+        return tuple(site for site in self.u2 if site in alive or alive & set(self._near[site]))
+
+    def _rebuild(self, site: bytes, fits: Callable[[bytes], bool]) -> bytes:
+        """The secret of one site; a holder that lies about its share is worked around."""
+        shares = sorted(self._opened.get(site, {}).items())
+        threshold = self.manifest.terms.size(len(self.roster.sites)).threshold
+        if len(shares) < threshold:
+            raise PolicyError(
+                f"{len(shares)} shares of site {site.hex()}", allowed=f"at least {threshold}",
+                refusal=RefusalCode.COHORT,
+            )  # fmt: skip
+        for start in range(min(len(shares), TRIES)):
+            chosen = [shares[(start + step) % len(shares)] for step in range(threshold)]
+            rows = np.frombuffer(b"".join(item for _, item in chosen), np.uint8).reshape(threshold, -1)
+            found = shamir.combine(rows, shamir.weights([x for x, _ in chosen]))
+            if fits(found):
+                return found
+        raise _wrong(f"shares of site {site.hex()} that do not give its secret", "shares as it made them")
+
+    def _survivors(self, left: Collection[bytes]) -> tuple[bytes, ...]:
+        """The largest part of `left` in which every site has as many holders left as it insists on."""
+        terms = self.manifest.terms
+        threshold = terms.size(len(self.roster.sites)).threshold
+        alive = set(left)
+        while True:
+            lonely = {site for site in alive if len(alive & set(self._near[site])) + 1 < threshold}
+            if not lonely:
+                break
+            alive -= lonely
+        _between(len(alive), terms.min_survivors, self.manifest.sites, "sites are left")
+        return tuple(sorted(alive))
+
+    def _turn(self, stage: Stage) -> None:
+        if self.stage != stage:
+            raise IntegrityError(
+                f"a message of stage {stage} during {self.stage}", allowed=self.stage, refusal=RefusalCode.REPLAYED
+            )
+
+
+def _between(found: int, least: int, most: int, what: str) -> None:
+    if not least <= found <= most:
+        raise PolicyError(f"{found} {what}", allowed=f"{least} to {most}", refusal=RefusalCode.COHORT)
+
+
+def _wrong(found: str, allowed: str) -> IntegrityError:
+    return IntegrityError(found, allowed=allowed, refusal=RefusalCode.MALFORMED)
