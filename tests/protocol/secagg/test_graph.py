@@ -1,0 +1,54 @@
+"""The graph: thresholds of the paper, a ring that is symmetric and connected, probabilities checked against SciPy."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import hypergeom
+
+from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.secagg import graph
+
+
+@pytest.mark.parametrize(("sites", "colluding", "threshold"), [(3, 0, 2), (10, 3, 7), (64, 20, 43), (4, 0, 3)])
+def test_thresholds_of_the_complete_graph(sites: int, colluding: int, threshold: int) -> None:
+    found = graph.size_for(sites, colluding=colluding)
+    assert (found.neighbours, found.threshold, found.confirm) == (sites - 1, threshold, False)
+    assert 2 * threshold > sites + colluding
+
+
+@pytest.mark.parametrize(("sites", "expected"), [(300, (40, 22)), (1000, (50, 27)), (10_000, (60, 32)), (100_000, (64, 34))])
+def test_sizes_of_the_sparse_graph(sites: int, expected: tuple[int, int]) -> None:
+    k, t = graph.sparse(sites, corrupt=0.1, dropped=0.1)
+    assert (k, t) == expected
+    enemies = hypergeom(sites - 1, round(0.1 * sites), k)
+    friends = hypergeom(sites - 1, int(0.9 * sites), k)
+    assert sites * enemies.sf(t - 1) < 2.0**-40 <= sites * enemies.sf(t - 2)
+    assert sites * friends.cdf(t - 1) < 2.0**-30
+
+
+@given(st.integers(3, 40), st.integers(1, 19))
+def test_neighbours_are_mutual(sites: int, half: int) -> None:
+    order = graph.ring(b"session", [bytes([number]) * 16 for number in range(sites)])
+    near = graph.neighbours(order, 2 * half)
+    for site, others in near.items():
+        assert site not in others
+        assert len(set(others)) == len(others) == min(2 * half, sites - 1)
+        assert all(site in near[other] for other in others)
+        assert list(others) == sorted(others)
+
+
+def test_the_order_of_the_ring_depends_on_the_session() -> None:
+    sites = [bytes([number]) * 16 for number in range(20)]
+    assert graph.ring(b"one", sites) != graph.ring(b"two", sites)
+    assert graph.ring(b"one", sites) == graph.ring(b"one", sites[::-1])
+
+
+@pytest.mark.parametrize(("sites", "colluding"), [(1, 0), (3, 3), (5, 5), (3, -1)])
+def test_a_threshold_nobody_can_meet_is_refused(sites: int, colluding: int) -> None:
+    with pytest.raises(ConfigError, match="colluding"):
+        graph.complete_threshold(sites, colluding)
+
+
+def test_a_cohort_without_honest_majority_is_refused() -> None:
+    with pytest.raises(ConfigError, match="collude"):
+        graph.sparse(300, corrupt=0.5, dropped=0.4)
