@@ -19,7 +19,13 @@ from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
 INSTRUCTION_SCHEMA: Final = "fedsite.instruction/1"
 REPLY_SCHEMA: Final = "fedsite.reply/1"
 
-Kind = Literal["prepare", "train", "evaluate", "calibrate", "install", "finish"]
+Purpose = Literal["statistics", "train", "evaluate", "calibrate"]  # what a sum over the sites is of
+Kind = Literal[
+    "prepare",
+    "statistics", "train", "evaluate", "calibrate",
+    "advertise", "share", "confirm", "unmask",
+    "install", "finish",
+]  # fmt: skip
 Outcome = Literal["ok", "refused", "failed"]
 
 MAX_HEADER = 4 << 20  # bytes
@@ -30,16 +36,21 @@ MAX_BLOB = 1 << 30  # bytes
 class Header:
     """Clear part of an instruction.
 
-    Blobs by kind — prepare: `plan`; train: `model` (+ `normalisation` in round 1 of a site's run); evaluate: `model`;
-    calibrate: `graph` (ONNX); install: none (the site downloads the release it names in `body`); finish: none.
+    Blobs by kind — prepare: `plan`; statistics: none; train, evaluate: `model`; calibrate: `graph` (ONNX); install:
+    none (the site downloads the release it names in `body`); finish: none.
+
+    Under secure aggregation the four kinds that are a `Purpose` are the mask stage of a sum and bring `secagg`
+    (protocol.secagg.wire) too; advertise, share, confirm and unmask are its other stages and name it in `purpose`. Any
+    instruction may bring `next`, the manifest of a sum to come: the reply then brings the site's `advert` for it.
     """
 
     schema: Literal["fedsite.instruction/1"] = INSTRUCTION_SCHEMA
     kind: Kind
+    purpose: Literal["", "statistics", "train", "evaluate", "calibrate"] = ""  # of the sum that a stage belongs to
     federation: str  # id, hex
     site_id: str  # id, hex
     run_id: str  # ULID
-    round: int  # from 1; 0 for prepare
+    round: int  # from 1; 0 for prepare and statistics
     attempt: int  # from 1
     plan_hash: str  # hex
     model_hash: str = ""  # hex, of the weights in `model`; empty where there are none
@@ -53,7 +64,8 @@ class Header:
 class ReplyHeader:
     """Clear part of a reply: who, to what, with which outcome.
 
-    Everything data-dependent is in its one blob: `sealed`, or `values` when the plan's protection is none.
+    Everything data-dependent is in one blob: `masked` (uint32 words, little-endian) under secure aggregation, `sealed`,
+    or `values` when the plan's protection is none. Stages bring `advert`, `shares`, `confirmation`, `opened`.
     """
 
     schema: Literal["fedsite.reply/1"] = REPLY_SCHEMA

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError
+from fedsite.protocol.secagg.manifest import SITES_MAX, Terms
 
 SCHEMA: Final = "fedsite.plan/1"
 
@@ -99,9 +100,28 @@ class RoundsPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtectionPlan:
-    """How an update is hidden on its way. `none` needs the site's explicit opt-in."""
+    """How an update is hidden on its way. `none` needs the site's explicit opt-in.
 
-    mode: Literal["sealed", "none"] = "sealed"
+    `secagg`: the server sees the sum over at least `terms.min_survivors` sites, never one site's values. `sealed`: the
+    server alone sees single updates.
+    """
+
+    mode: Literal["secagg", "sealed", "none"] = "secagg"
+    terms: Terms = field(default_factory=Terms)
+    sites: int = 64  # the most that are summed: the fixed-point scale leaves room for so many
+    examples_max: int = 1 << 16  # windows that give weight 1; 2^16 keeps every smaller count exact
+    bound: float = 4.0  # of one coordinate of a site's update; larger ones are clipped
+    groups: int = 1  # sums of their own that a round is cut into, for strategies that compare updates
+    stage_s: float = 30.0  # seconds for a stage that reads no data
+    retries: int = 1  # times a sum that nobody has opened yet is tried again, with fresh keys and the same values
+
+    def __post_init__(self) -> None:
+        _range("sites", self.sites, self.terms.min_cohort, SITES_MAX)
+        _range("examples_max", self.examples_max, 1, 1 << 16)
+        _range("bound", self.bound, 1e-9, 1e9)
+        _range("groups", self.groups, 1, 1000)
+        _range("stage_s", self.stage_s, 0.1, 86_400)
+        _range("retries", self.retries, 0, 10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

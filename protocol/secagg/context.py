@@ -68,11 +68,6 @@ def advert_message(adv_ctx: bytes, body: bytes) -> bytes:
     return enc("fedsite/sa1/sig/advertise", adv_ctx, body)
 
 
-def masked_message(session: bytes, site: bytes, digest: bytes) -> bytes:
-    """What a site signs with its masked vector, of SHA-256 `digest`."""
-    return enc("fedsite/sa1/sig/masked", session, site, digest)
-
-
 def survivors_message(session: bytes, survivors: Iterable[bytes]) -> bytes:
     """What a site signs to confirm who survived."""
     return enc("fedsite/sa1/sig/survivors", session, set_hash(survivors))

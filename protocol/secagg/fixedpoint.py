@@ -30,11 +30,12 @@ class Field:
     shape: tuple[int, ...]
     bound: float  # of one site's |value|, public; larger values are clipped
     weighted: bool = False  # multiplied by the site's weight before rounding
+    wide: bool = False  # two words for each value: a sum of many small things under a large bound
 
     @property
     def size(self) -> int:
         """Words."""
-        return math.prod(self.shape)
+        return math.prod(self.shape) * (2 if self.wide else 1)
 
 
 def scale(bound: float, sites: int, *, noise: float = 0.0) -> float:
@@ -55,6 +56,11 @@ def scale(bound: float, sites: int, *, noise: float = 0.0) -> float:
     if noise > 0.0:
         return LIMIT / (sites * bound + 10.0 * noise)
     return (LIMIT // sites - 1) / bound
+
+
+def low_bits(sites: int) -> int:
+    """Bits of a wide value's low word, so many that `sites` of them cannot wrap."""
+    return 31 - math.ceil(math.log2(sites)) if sites > 1 else 31
 
 
 def weight_of(examples: int, most: int) -> float:
@@ -82,13 +88,22 @@ def from_ring(values: NDArray[np.uint32]) -> NDArray[np.int64]:
     return values.view(np.int32).astype(np.int64)
 
 
-def encode(fields: Sequence[Field], values: Arrays, scales: Mapping[str, float], *, weight: float) -> NDArray[np.int64]:
-    """All fields in order as one vector of integers, [word].
+def encode(
+    fields: Sequence[Field], values: Arrays, scales: Mapping[str, float], *, sites: int, weight: float
+) -> NDArray[np.int64]:
+    """All fields in order as one vector of integers, [word]; a wide field as its high words, then its low ones.
+
+    Args:
+        fields: of the vector.
+        values: by name, each in its field's shape.
+        scales: steps per unit by name, of the high word where the field is wide.
+        sites: the most that can be summed.
+        weight: of this site, in (0, 1].
 
     Raises:
         IntegrityError: an array is missing or has another shape than its field.
     """
-    parts = []
+    parts: list[NDArray[np.int64]] = []
     for field in fields:
         array = values.get(field.name)
         if array is None or array.shape != field.shape:
@@ -96,15 +111,16 @@ def encode(fields: Sequence[Field], values: Arrays, scales: Mapping[str, float],
             raise IntegrityError(
                 f"value {field.name} is {found}", allowed=f"shape {list(field.shape)}", refusal=RefusalCode.INTERNAL
             )
-        factor = weight if field.weighted else 1.0
-        parts.append(quantize(array, field.bound, scales[field.name], weight=factor).ravel())
+        factor, bits = weight if field.weighted else 1.0, low_bits(sites) if field.wide else 0
+        steps = quantize(array, field.bound, scales[field.name] * 2.0**bits, weight=factor).ravel()
+        parts += [steps >> bits, steps & ((1 << bits) - 1)] if field.wide else [steps]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def decode(
-    fields: Sequence[Field], total: NDArray[np.int64], scales: Mapping[str, float]
+    fields: Sequence[Field], total: NDArray[np.int64], scales: Mapping[str, float], *, sites: int
 ) -> dict[str, NDArray[np.float64]]:
-    """The sums of all fields, in their own units.
+    """The sums of all fields, in their own units; arguments as for `encode`.
 
     Raises:
         IntegrityError: the vector has another length than the fields.
@@ -113,7 +129,10 @@ def decode(
         raise IntegrityError(f"a sum of {len(total)} words", allowed=f"{sum(field.size for field in fields)} words")
     found, start = {}, 0
     for field in fields:
-        part = total[start : start + field.size]
-        found[field.name] = (part / scales[field.name]).reshape(field.shape)
+        part = total[start : start + field.size].astype(np.float64)
         start += field.size
+        if field.wide:
+            high, low = np.split(part, 2)
+            part = high + low / 2.0 ** low_bits(sites)
+        found[field.name] = (part / scales[field.name]).reshape(field.shape)
     return found

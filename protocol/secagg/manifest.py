@@ -14,6 +14,7 @@ from typing import Final, Literal
 from fedsite.protocol import documents, ids, shape
 from fedsite.protocol.encoding import sha256
 from fedsite.protocol.errors import DocumentError
+from fedsite.protocol.messages import Purpose
 from fedsite.protocol.secagg import fixedpoint, graph
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.masking import Stream
@@ -23,7 +24,6 @@ WORDS_MAX: Final = 1 << 28
 SITES_MAX: Final = 100_000
 FIELDS_MAX: Final = 100_000
 COHORT_MIN: Final = 2  # below there is nothing to hide in; policy asks for 3 unless the operator says otherwise
-Purpose = Literal["prepare", "train", "evaluate", "calibrate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

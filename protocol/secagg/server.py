@@ -21,8 +21,8 @@ from fedsite.protocol.secagg.context import Attempt
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.masking import Mask, Ring
 from fedsite.protocol.secagg.site import SHARE_BYTES, Identities
+from fedsite.protocol.secagg.wire import OPENED_BYTES
 
-OPENED_BYTES = 33  # x ‖ share
 TRIES = 64  # choices of shares for one secret before it is given up
 Stage = Literal["advertise", "share", "mask", "confirm", "unmask", "ended"]
 

@@ -46,8 +46,8 @@ def test_fields_come_back_as_their_sums() -> None:
     scales = {field.name: fixedpoint.scale(field.bound, 2) for field in fields}
     sites = [({"delta": np.array([[0.5], [-1.0]]), "weight": np.array([0.25])}, 0.25),
              ({"delta": np.array([[1.0], [1.0]]), "weight": np.array([1.0])}, 1.0)]  # fmt: skip
-    total = sum(fixedpoint.encode(fields, values, scales, weight=weight) for values, weight in sites)
-    found = fixedpoint.decode(fields, total, scales)
+    total = sum(fixedpoint.encode(fields, values, scales, sites=len(sites), weight=weight) for values, weight in sites)
+    found = fixedpoint.decode(fields, total, scales, sites=len(sites))
     np.testing.assert_allclose(found["delta"], [[1.125], [0.75]], atol=1e-8)
     np.testing.assert_allclose(found["weight"], [1.25], atol=1e-8)
 
@@ -56,9 +56,9 @@ def test_an_array_of_another_shape_is_refused() -> None:
     field = Field(name="x", shape=(2,), bound=1.0)
     for values in ({}, {"x": np.zeros(3)}):
         with pytest.raises(IntegrityError, match="x is"):
-            fixedpoint.encode([field], values, {"x": 1.0}, weight=1.0)
+            fixedpoint.encode([field], values, {"x": 1.0}, sites=1, weight=1.0)
     with pytest.raises(IntegrityError, match="sum"):
-        fixedpoint.decode([field], np.zeros(3, np.int64), {"x": 1.0})
+        fixedpoint.decode([field], np.zeros(3, np.int64), {"x": 1.0}, sites=1)
 
 
 @pytest.mark.parametrize(("bound", "sites"), [(0.0, 3), (float("inf"), 3), (1.0, 0), (1.0, 1 << 21)])
