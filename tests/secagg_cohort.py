@@ -49,9 +49,7 @@ class Cohort:
             fields=(Field(name="x", shape=(self.words,), bound=1.0),),
             terms=self.terms,
         )
-        self.attempt = Attempt(
-            run_id=RUN, round=1, attempt=self.attempt_number, manifest_hash=self.manifest.hash
-        )
+        self.attempt = Attempt(run_id=RUN, round=1, attempt=self.attempt_number, manifest_hash=self.manifest.hash)
         self.sum = Sum(manifest=self.manifest, attempt=self.attempt, model_hash=NO_MODEL)
         self.states: dict[bytes, SiteState] = {}
         self.vectors: dict[bytes, NDArray[np.int64]] = {
@@ -107,9 +105,7 @@ class Cohort:
 
     def opened(self, one: bytes) -> dict[bytes, bytes]:
         """The shares one site opens."""
-        self.states[one], answers = site.unmask(
-            self.states[one], self.sum.u3, self.identities, self.confirmations
-        )
+        self.states[one], answers = site.unmask(self.states[one], self.sum.u3, self.identities, self.confirmations)
         return answers
 
     def expected(self) -> NDArray[np.int64]:

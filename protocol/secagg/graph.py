@@ -97,9 +97,7 @@ def neighbours(order: Sequence[bytes], neighbours: int) -> dict[bytes, tuple[byt
         return {site: tuple(sorted(other for other in order if other != site)) for site in order}
     half = neighbours // 2
     steps = [step for step in range(-half, half + 1) if step]
-    return {
-        site: tuple(sorted(order[(place + step) % count] for step in steps)) for place, site in enumerate(order)
-    }
+    return {site: tuple(sorted(order[(place + step) % count] for step in steps)) for place, site in enumerate(order)}
 
 
 def _mass(population: int, marked: int, draws: int) -> list[float]:

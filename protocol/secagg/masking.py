@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -27,7 +28,8 @@ SEED_BYTES: Final = 32
 
 _TAG = 16
 _ZEROS = memoryview(bytes(BLOCK_BYTES))
-_CIPHERS = {"aes256ctr": AESGCM, "chacha20": ChaCha20Poly1305}
+_Cipher = AESGCM | ChaCha20Poly1305
+_CIPHERS: Final[dict[str, type[_Cipher]]] = {"aes256ctr": AESGCM, "chacha20": ChaCha20Poly1305}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def apply(
         return
     cuts = [count * number // threads for number in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(_apply, values, ciphers, range(a, b), first_block) for a, b in zip(cuts, cuts[1:])]
+        runs = [pool.submit(_apply, values, ciphers, range(a, b), first_block) for a, b in pairwise(cuts)]
         for run in runs:
             run.result()
 
@@ -80,9 +82,7 @@ def words(seed: bytes, count: int, *, stream: Stream = "aes256ctr") -> Ring:
     return found
 
 
-def _apply(
-    values: Ring, ciphers: Sequence[tuple[AESGCM | ChaCha20Poly1305, int]], blocks: range, first_block: int
-) -> None:
+def _apply(values: Ring, ciphers: Sequence[tuple[_Cipher, int]], blocks: range, first_block: int) -> None:
     buffer = bytearray(BLOCK_BYTES + _TAG)
     stream = np.frombuffer(buffer, "<u4", count=BLOCK)
     for block in blocks:

@@ -202,10 +202,10 @@ class Sum:
         for number, site in enumerate(needed):
             advert = self.roster.of_site(site)
             if site in alive:
-                secret = self._rebuild(site, lambda found, a=advert: sha256(found) == a.commitment)
+                secret = self._rebuild(site, sha256, advert.commitment)
                 masks.append(Mask(agreement.self_seed(secret, salt, site), -1))
             else:
-                secret = self._rebuild(site, lambda found, a=advert: agreement.public_of(found) == a.mask_public)
+                secret = self._rebuild(site, agreement.public_of, advert.mask_public)
                 for other in self._near[site]:
                     if other in alive:
                         public = self.roster.of_site(other).mask_public
@@ -223,8 +223,8 @@ class Sum:
         alive = set(self.u3)
         return tuple(site for site in self.u2 if site in alive or alive & set(self._near[site]))
 
-    def _rebuild(self, site: bytes, fits: Callable[[bytes], bool]) -> bytes:
-        """The secret of one site; a holder that lies about its share is worked around."""
+    def _rebuild(self, site: bytes, image: Callable[[bytes], bytes], expected: bytes) -> bytes:
+        """The secret of one site, known by its image; a holder that lies about its share is worked around."""
         shares = sorted(self._opened.get(site, {}).items())
         threshold = self.manifest.terms.size(len(self.roster.sites)).threshold
         if len(shares) < threshold:
@@ -236,7 +236,7 @@ class Sum:
             chosen = [shares[(start + step) % len(shares)] for step in range(threshold)]
             rows = np.frombuffer(b"".join(item for _, item in chosen), np.uint8).reshape(threshold, -1)
             found = shamir.combine(rows, shamir.weights([x for x, _ in chosen]))
-            if fits(found):
+            if image(found) == expected:
                 return found
         raise _wrong(f"shares of site {site.hex()} that do not give its secret", "shares as it made them")
 

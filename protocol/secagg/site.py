@@ -124,6 +124,27 @@ def share(
     return replace(state, stage="shared", session=session, roster=roster, own_share=own), sealed
 
 
+def check_mask(state: SiteState, u2: Collection[bytes], sealed: Mapping[bytes, bytes]) -> None:
+    """Everything that `mask` checks of the server's message, before data is read, trained on or paid for.
+
+    Args:
+        state: after `share`.
+        u2: the sites whose shares exist.
+        sealed: the shares made for this site, by source: one from each neighbour in `u2`.
+
+    Raises:
+        IntegrityError: U2 is no part of U1, we are not in it, a share is missing or superfluous, not this stage's turn.
+        PolicyError: too few sites or neighbours are left.
+    """
+    _turn(state, "shared")
+    near = _near(state)
+    _subset(u2, _roster(state).sites, "U2", "U1", state.site)
+    _enough(state, u2, near)
+    wanted = set(near) & set(u2)
+    if set(sealed) != wanted or any(len(item) != SHARE_BYTES for item in sealed.values()):
+        raise _wrong(f"{len(sealed)} shares", f"one of {SHARE_BYTES} bytes from each of {len(wanted)} neighbours")
+
+
 def mask(
     state: SiteState, u2: Collection[bytes], sealed: Mapping[bytes, bytes], vector: Ring, *, threads: int = 1
 ) -> tuple[SiteState, Ring]:
@@ -137,23 +158,16 @@ def mask(
         threads: for the streams.
 
     Raises:
-        IntegrityError: U2 is no part of U1, we are not in it, a share is missing or superfluous, not this stage's turn.
-        PolicyError: too few sites or neighbours are left.
+        IntegrityError: as `check_mask`, or a vector of another length.
+        PolicyError: as `check_mask`.
     """
-    _turn(state, "shared")
-    roster = _roster(state)
-    near = _near(state)
-    _subset(u2, roster.sites, "U2", "U1", state.site)
-    _enough(state, u2, near)
-    wanted = {site for site in near if site in set(u2)}
-    if set(sealed) != wanted or any(len(item) != SHARE_BYTES for item in sealed.values()):
-        raise _wrong(f"{len(sealed)} shares", f"one of {SHARE_BYTES} bytes from each of {len(wanted)} neighbours")
+    check_mask(state, u2, sealed)
     if len(vector) != state.manifest.words:
         raise _wrong(f"a vector of {len(vector)} words", f"{state.manifest.words} words")
     salt = context.salt(state.session, u2)
     masks = [Mask(agreement.self_seed(state.secret, salt, state.site))]
-    for other in sorted(wanted):
-        public = roster.of_site(other).mask_public
+    for other in sorted(sealed):
+        public = _roster(state).of_site(other).mask_public
         seed = agreement.pair_seed(state.mask_private, public, salt, state.site, other)
         masks.append(Mask(seed, 1 if state.site < other else -1))
     masking.apply(vector, masks, stream=state.manifest.terms.stream, threads=threads)
@@ -208,9 +222,7 @@ def unmask(
     for source, sealed in sorted(state.sealed.items()):
         public = _roster(state).of_site(source).share_public
         try:
-            plain = agreement.decrypt_share(
-                state.share_private, public, state.session, source, state.site, sealed
-            )
+            plain = agreement.decrypt_share(state.share_private, public, state.session, source, state.site, sealed)
         except (IntegrityError, TrustError):
             continue  # its maker's fault: others may hold good ones, and silence opens nothing
         answers[source] = plain[:1] + (plain[1:33] if source in alive else plain[33:])
@@ -242,9 +254,7 @@ def _turn(state: SiteState, stage: Stage) -> None:
         )
 
 
-def _subset(
-    part: Collection[bytes], whole: Collection[bytes], name: str, of: str, site: bytes
-) -> None:
+def _subset(part: Collection[bytes], whole: Collection[bytes], name: str, of: str, site: bytes) -> None:
     if len(set(part)) != len(part) or not set(part) <= set(whole):
         raise _wrong(f"{name} is no part of {of}, or names a site twice", f"sites of {of}, each once")
     if site not in part:

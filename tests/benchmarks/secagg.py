@@ -30,7 +30,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key
 
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.secagg import agreement, context, fixedpoint, masking, site
+from fedsite.protocol.secagg import agreement, fixedpoint, masking, site
 from fedsite.protocol.secagg.context import Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest, Terms

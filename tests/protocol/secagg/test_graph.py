@@ -16,7 +16,9 @@ def test_thresholds_of_the_complete_graph(sites: int, colluding: int, threshold:
     assert 2 * threshold > sites + colluding
 
 
-@pytest.mark.parametrize(("sites", "expected"), [(300, (40, 22)), (1000, (50, 27)), (10_000, (60, 32)), (100_000, (64, 34))])
+@pytest.mark.parametrize(
+    ("sites", "expected"), [(300, (40, 22)), (1000, (50, 27)), (10_000, (60, 32)), (100_000, (64, 34))]
+)
 def test_sizes_of_the_sparse_graph(sites: int, expected: tuple[int, int]) -> None:
     k, t = graph.sparse(sites, corrupt=0.1, dropped=0.1)
     assert (k, t) == expected

@@ -80,7 +80,7 @@ def test_an_encrypted_share() -> None:
 def test_the_mask_stream() -> None:
     known = KNOWN["mask_stream"]
     words = masking.words(bytes.fromhex(known["seed"]), 2 * BLOCK)
-    assert 4 * BLOCK == known["block_bytes"]
+    assert known["block_bytes"] == 4 * BLOCK
     assert words[:8].astype("<u4").tobytes().hex() == known["block0_first32"]
     assert words[BLOCK : BLOCK + 8].astype("<u4").tobytes().hex() == known["block1_first32"]
 
