@@ -21,7 +21,7 @@ from fedsite.client.settings import Settings
 from fedsite.client.site import Site
 from fedsite.client.store import Outbox, release_name
 from fedsite.privacy.accounting import Spend
-from fedsite.protocol import instants, messages, signing, weights
+from fedsite.protocol import instants, messages, signing
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.plan import ProtectionPlan, RoundPlan
@@ -29,6 +29,7 @@ from fedsite.telemetry.task import Task, read_task
 
 _log = logging.getLogger(__name__)
 
+_BLOBS = {"statistics": (), "train": ("model",), "evaluate": ("model",), "calibrate": ("graph",)}
 _NO_RUN = "0" * 26  # stands for the run where an instruction is too broken to name one
 
 
@@ -125,7 +126,9 @@ class Handler:
             return self._install_release(header, frame)
         if header.kind == "finish":
             return self._finish(header, frame)
-        return self._work(header, frame)
+        if header.kind in _BLOBS:
+            return self._work(header, frame)
+        raise DocumentError(f"instruction {header.kind}", allowed=", ".join(_BLOBS))
 
     def _prepare(self, header: Header, frame: Frame) -> Frame:
         plan = policy.read_plan(_blob(frame, "plan"), header)
@@ -135,31 +138,24 @@ class Handler:
         if private:
             self._reserve(plan, task)
         try:
-            values = self._release(header, plan, task, {}, {})
+            self._ask(header, plan, task, {}, {})
         except Exception:
             if private and self._outbox.plan(plan.run_id) is None:
                 # Nothing has been read out of the data: what was set aside for it is free again.
                 self._budget(lambda budget: budget.cancel(plan.run_id))
             raise
         self._outbox.accept(plan.run_id, plan.encode())
-        body: dict[str, Any] = {}
-        if not private and values:
-            sums = weights.decode(values, limit=self._settings.policy.bytes_max)
-            body = {"windows": int(sums["statistics/count"][0])}
-        return protect(values, header, signing.instruction_hash(frame), plan.protection, self._site.key, body=body)
+        return self._sign(header, frame, {})
 
     def _work(self, header: Header, frame: Frame) -> Frame:
         plan = self._plan(header)
         task = read_task(plan.task)
-        blobs = {name: _blob(frame, name) for name in ("graph" if header.kind == "calibrate" else "model",)}
+        blobs = {name: _blob(frame, name) for name in _BLOBS[header.kind]}
         if header.kind == "evaluate" and "graph" in frame.blobs:
             blobs["graph"] = _blob(frame, "graph")
         if "model" in blobs and hashlib.sha256(blobs["model"]).hexdigest() != header.model_hash:
             raise IntegrityError("the model has another hash than its header says")
-        if header.kind == "train" and not 1 <= header.round <= plan.rounds.count:
-            raise DocumentError(
-                f"round {header.round}", allowed=f"1 to {plan.rounds.count}", refusal=RefusalCode.WRONG_RUN
-            )
+        policy.check_round(plan, header)
         values = self._release(header, plan, task, header.body, blobs)
         return protect(values, header, signing.instruction_hash(frame), plan.protection, self._site.key, body={})
 
@@ -182,6 +178,18 @@ class Handler:
     def _compute(
         self, header: Header, plan: RoundPlan, task: Task, body: Mapping[str, Any], blobs: Mapping[str, bytes]
     ) -> bytes:
+        try:
+            answer = self._ask(header, plan, task, body, blobs)
+        except Exception:
+            if header.kind == "calibrate":
+                # The graph is the centre's: that it never ended, or killed the worker, can be a fact about the data.
+                self._charge(plan, f"{header.round}/{header.kind}/failed", policy.price(plan, header))
+            raise
+        return bytes(answer.blobs.get("values", b""))
+
+    def _ask(
+        self, header: Header, plan: RoundPlan, task: Task, body: Mapping[str, Any], blobs: Mapping[str, bytes]
+    ) -> pipe.Message:
         arguments = {
             "location": data.plain(data.location(self._settings, task)),
             "round": header.round,
@@ -189,16 +197,9 @@ class Handler:
             "tensors": body.get("tensors"),
             "evaluate": policy.evaluates(plan, header),
         }
-        try:
-            answer = self._worker.call(
-                header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
-            )
-        except Exception:
-            if header.kind == "calibrate":
-                # The graph is the centre's: that it never ended, or killed the worker, can be a fact about the data.
-                self._charge(plan, f"{header.round}/{header.kind}/failed", policy.price(plan, header))
-            raise
-        return bytes(answer.blobs.get("values", b""))
+        return self._worker.call(
+            header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
+        )
 
     def _charge(self, plan: RoundPlan, release: str, spends: Sequence[Spend]) -> None:
         now = instants.text(self._clock())
@@ -237,8 +238,7 @@ class Handler:
         if not isinstance(version, str) or not isinstance(manifest_hash, str):
             raise DocumentError("install names no release", allowed="body with version and manifest_hash")
         self._install(version, manifest_hash)
-        body = {"version": version, "verified": True}
-        return self._sign(header, frame, body)
+        return self._sign(header, frame, {"version": version, "verified": True})
 
     def _finish(self, header: Header, frame: Frame) -> Frame:
         now = instants.text(self._clock())

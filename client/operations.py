@@ -49,6 +49,7 @@ class Operations:
         return {
             "cost": self.cost,
             "prepare": self.prepare,
+            "statistics": self.statistics,
             "train": self.train,
             "evaluate": self.evaluate,
             "calibrate": self.calibrate,
@@ -77,9 +78,8 @@ class Operations:
         )
 
     def prepare(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
-        """Check that the model can be built and the data meets the contract; the normalisation sums."""
+        """Check that the model can be built and the data meets the contract; nothing of the data leaves."""
         from fedsite.client import rehearsal, work
-        from fedsite.privacy import sampling
 
         plan = _plan(blobs["plan"])
         task = _task(plan)
@@ -93,9 +93,16 @@ class Operations:
                 allowed="below 1 / units",
                 refusal=RefusalCode.PLAN_INVALID,
             )
-        values = work.statistics(plan, data, sampling.SystemRandom())
         self._pending = partial(rehearsal.rehearse, plan, data)
-        return _answer(values, windows=len(data.train), units=units)
+        return pipe.Message(header={})
+
+    def statistics(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """The normalisation sums over the training windows."""
+        from fedsite.client import work
+        from fedsite.privacy import sampling
+
+        plan = _plan(blobs["plan"])
+        return _answer(work.statistics(plan, self._load(_task(plan), arguments), sampling.SystemRandom()))
 
     def train(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """One round of local training, with an evaluation of the incoming model before it when asked."""
@@ -221,5 +228,5 @@ def _units(plan: RoundPlan, data: SiteData) -> int:
     return units
 
 
-def _answer(values: Mapping[str, np.ndarray], **header: Any) -> pipe.Message:
-    return pipe.Message(header=header, blobs={"values": weights.encode(values)} if values else {})
+def _answer(values: Mapping[str, np.ndarray]) -> pipe.Message:
+    return pipe.Message(header={}, blobs={"values": weights.encode(values)} if values else {})

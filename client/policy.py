@@ -10,8 +10,8 @@ from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
 
 CLAIM_SLACK = 0.005  # relative: two machines' floating point, no more
-_STRENGTH = {"none": 0, "sealed": 1}
-_NOISE = {"evaluate": "evaluation_noise", "calibrate": "calibration_noise"}
+_STRENGTH = {"none": 0, "sealed": 1, "secagg": 2}
+_NOISE = {"statistics": "statistics_noise", "evaluate": "evaluation_noise", "calibrate": "calibration_noise"}
 
 
 def check(plan: RoundPlan, policy: PolicySettings) -> None:
@@ -93,6 +93,19 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
     return plan
 
 
+def check_round(plan: RoundPlan, header: Header) -> None:
+    """Refuse a round that the plan does not have.
+
+    Raises:
+        DocumentError: training outside the plan's rounds, or statistics outside round 0 (`wrong-run`).
+    """
+    first, last = {"train": (1, plan.rounds.count), "statistics": (0, 0)}.get(header.kind, (0, 1_000_000))
+    if not first <= header.round <= last:
+        raise DocumentError(
+            f"{header.kind} of round {header.round}", allowed=f"{first} to {last}", refusal=RefusalCode.WRONG_RUN
+        )
+
+
 def evaluates(plan: RoundPlan, header: Header) -> bool:
     """True when this instruction evaluates on the holdout: never without noise where the run is private."""
     asked = header.kind == "evaluate" or (header.kind == "train" and header.body.get("evaluate") is True)
@@ -112,7 +125,7 @@ def price(plan: RoundPlan, header: Header) -> list[Spend]:
     if needed is not None and not getattr(privacy, needed) > 0:
         raise PolicyError(f"{header.kind} without noise in a private run", allowed=f"privacy.{needed} above 0")
     spends: list[Spend] = []
-    if header.kind == "prepare" and privacy.statistics_noise > 0:
+    if header.kind == "statistics":
         spends.append(Spend(noise_multiplier=privacy.statistics_noise))
     if header.kind == "train":
         spends.append(

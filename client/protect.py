@@ -43,8 +43,10 @@ def protect(
         if not header.run_key:
             raise TrustError("the instruction brings no run key", allowed="sealed", refusal=RefusalCode.PROTECTION)
         blobs["sealed"] = sealing.seal(values, header.run_key, sealing.context(header), header.site_id)
-    elif values:
+    elif values and protection.mode == "none":
         blobs["values"] = values
+    elif values:
+        raise TrustError("values outside a secure sum", allowed=protection.mode, refusal=RefusalCode.PROTECTION)
     return signing.sign_reply(reply_header(header, instruction, body=body), blobs, key)
 
 

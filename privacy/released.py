@@ -25,7 +25,7 @@ class Released:
 TABLE = (
     Released(
         name="statistics/count, statistics/sum, statistics/square",
-        when="prepare",
+        when="statistics",
         bound="readings clipped to the schema's ranges, then all sums of a unit together to √(1 + features / 4)",
         mechanism="Gaussian on a grid; left out when statistics_noise is 0 (the schema's ranges normalise)",
         charge="statistics_noise, once a run",

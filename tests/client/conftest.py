@@ -60,6 +60,7 @@ class Centre:
             "model": ModelPlan(name="mlp", options={"hidden": [4]}),
             "local": LocalPlan(steps=3, sampling_rate=0.1),
             "privacy": PrivacyPlan(mode="sample", epsilon=4.0, noise_multiplier=2.0, statistics_noise=10.0),
+            "protection": ProtectionPlan(mode="sealed"),
             "rounds": RoundsPlan(count=3),
         }
         return RoundPlan(**(values | changes))
@@ -70,7 +71,7 @@ class Centre:
             "federation": plan.federation,
             "site_id": site.id,
             "run_id": plan.run_id,
-            "round": 0 if kind == "prepare" else 1,
+            "round": 0 if kind in ("prepare", "statistics") else 1,
             "attempt": 1,
             "plan_hash": plan.hash,
             "run_key": self.run_key.public,
@@ -136,9 +137,11 @@ class FakeWorker:
             return pipe.Message(header={"spends": spends, "run": 1.0, "epsilon": self.epsilon, "claim": self.claim})
         if self.failure is not None:
             raise self.failure
-        values = {"statistics/count": np.array([7.0])} if operation == "prepare" else {"delta/weight": np.ones(3)}
+        if operation == "prepare":
+            return pipe.Message(header={})
+        values = {"statistics/count": np.array([7.0])} if operation == "statistics" else {"delta/weight": np.ones(3)}
         values["release"] = np.array([float(len(self.calls))])
-        return pipe.Message(header={"windows": 7}, blobs={"values": weights.encode(values)})
+        return pipe.Message(header={}, blobs={"values": weights.encode(values)})
 
 
 @dataclass

@@ -16,10 +16,24 @@ from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, read_header
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan, ProtectionPlan
 
+OTHER_RUN = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
 
-def test_prepare_answers_sealed_values_and_charges_them(kit: Any) -> None:
+
+def test_prepare_accepts_the_plan_and_says_nothing_of_the_data(kit: Any) -> None:
     asked = kit.centre.prepare(kit.site, kit.centre.plan())
     reply = kit.handler().handle(asked)
+    header = kit.centre.open(kit.site, reply, asked)
+    assert (header.outcome, header.code, header.body) == ("ok", None, {})
+    assert not reply.blobs
+    assert kit.spent() == []
+
+
+def test_statistics_are_sealed_values_and_charged(kit: Any) -> None:
+    plan, handler = kit.centre.plan(), kit.handler()
+    asked = kit.centre.ask(kit.site, "statistics", plan)
+    assert kit.answer(asked, handler).code == RefusalCode.PLAN_UNKNOWN
+    kit.answer(kit.centre.prepare(kit.site, plan), handler)
+    reply = handler.handle(asked)
     header = kit.centre.open(kit.site, reply, asked)
     assert (header.outcome, header.code, header.body) == ("ok", None, {})  # no number of windows in the clear
     assert set(reply.blobs) == {"sealed"}
@@ -37,8 +51,9 @@ def test_train_follows_prepare_and_is_charged_per_round(kit: Any) -> None:
         assert kit.centre.open(kit.site, reply, asked).outcome == "ok"
         assert "delta/weight" in kit.centre.values(kit.site, reply, asked)
     assert (2.0, 0.1, 9) in [(spend.noise_multiplier, spend.sampling_rate, spend.steps) for spend in _merged(kit)]
-    # A round the plan does not have.
+    # Rounds the plan does not have.
     assert kit.answer(kit.centre.train(kit.site, plan, round=4), handler).code == RefusalCode.WRONG_RUN
+    assert kit.answer(kit.centre.ask(kit.site, "statistics", plan, round=1), handler).code == RefusalCode.WRONG_RUN
 
 
 def test_without_privacy_the_site_must_have_opted_in(kit: Any, not_private: dict[str, Any]) -> None:
@@ -48,7 +63,7 @@ def test_without_privacy_the_site_must_have_opted_in(kit: Any, not_private: dict
     assert kit.answer(asked, kit.handler(require_privacy=False)).code == RefusalCode.PROTECTION
     assert not kit.worker.touched_data
     reply = kit.answer(asked, kit.handler(require_privacy=False, minimum_protection="none"))
-    assert (reply.outcome, reply.body) == ("ok", {"windows": 7})
+    assert (reply.outcome, reply.body) == ("ok", {})
     assert not kit.budget_path.exists()
 
 
@@ -77,7 +92,7 @@ def altered_blob(kit: Any) -> Frame:
 
 
 def of_another_run(kit: Any) -> Frame:
-    return kit.centre.prepare(kit.site, kit.centre.plan(), run_id="01BX5ZZKBKACTAV9WEVGEMMVRZ")
+    return kit.centre.prepare(kit.site, kit.centre.plan(), run_id=OTHER_RUN)
 
 
 def unknown_task(kit: Any) -> Frame:
@@ -182,8 +197,11 @@ def test_the_model_must_be_the_one_that_was_signed(kit: Any) -> None:
 
 def test_what_reads_private_data_without_noise_is_refused(kit: Any) -> None:
     plan, handler = kit.centre.plan(), kit.handler()
+    silent = kit.centre.plan(privacy=PrivacyPlan(mode="sample", noise_multiplier=2.0), run_id=OTHER_RUN)
     kit.answer(kit.centre.prepare(kit.site, plan), handler)
+    kit.answer(kit.centre.prepare(kit.site, silent), handler)
     kit.worker.calls.clear()
+    assert kit.answer(kit.centre.ask(kit.site, "statistics", silent), handler).code == RefusalCode.POLICY
     model = weights.encode({"w": np.zeros(1)})
     import hashlib
 

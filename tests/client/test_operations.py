@@ -60,7 +60,9 @@ def arguments(where: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def test_a_run_from_prepare_to_train(operations: Operations, kit: Any, where: dict[str, Any]) -> None:
     plan = kit.centre.plan()
     prepared = operations.prepare({"location": where}, {"plan": plan.encode()})
-    sums = weights.decode(prepared.blobs["values"], limit=1 << 20)
+    assert (prepared.header, prepared.blobs) == ({}, {})
+    released = operations.statistics({"location": where}, {"plan": plan.encode()})
+    sums = weights.decode(released.blobs["values"], limit=1 << 20)
     assert set(sums) == {"statistics/count", "statistics/square", "statistics/sum"}
     assert sums["statistics/sum"].shape == (FEATURES,)
     answer = operations.train(arguments(where), {"plan": plan.encode(), "model": model_of(plan)})
