@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tests.e2e import toy
-from tests.e2e.federation import Federation
+from tests.e2e.federation import Federation, end
 
 LONGEST_S = 120.0  # any wait here, on a loaded machine
 
@@ -22,6 +26,7 @@ class Watch:
     """The events of one run as `fedsite runs watch --json` prints them, collected by a thread."""
 
     process: subprocess.Popen[str]
+    longest_s: float = LONGEST_S
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def collect(self) -> None:
@@ -31,13 +36,13 @@ class Watch:
 
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first event that is wanted, past or to come."""
-        end = time.monotonic() + LONGEST_S
+        end = time.monotonic() + self.longest_s
         while time.monotonic() < end:
             for event in list(self.events):
                 if wanted(event):
                     return event
             time.sleep(0.02)
-        raise AssertionError(f"not within {LONGEST_S} s; so far: {self.events}")
+        raise AssertionError(f"not within {self.longest_s} s; so far: {self.events}")
 
     def finished(self) -> dict[str, Any]:
         """The run's last event."""
@@ -70,9 +75,45 @@ class Toys(Federation):
         assert done.code == 0, done.stderr
         return str(done.value["run_id"])
 
-    def watch(self, run_id: str) -> Watch:
+    def start_recorded(
+        self, name: str, *, place: str = "-", moment: str = "before", number: int = 1
+    ) -> subprocess.Popen[str]:
+        """Start an agent that keeps a copy of what it releases, and dies at `place` of round `number`: faulty_agent."""
+        home = self.site_home(name)
+        self._copies(name).mkdir(exist_ok=True)
+        script = str(Path(__file__).with_name("faulty_agent.py"))
+        fault = [str(self._copies(name)), place, str(number), moment]
+        with (home / "up.stderr").open("a") as log:
+            self.agents[name] = subprocess.Popen(
+                [sys.executable, script, *fault, "up"],
+                env=self._environment(home),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        return self.agents[name]
+
+    def restart_recorded(self, *names: str, place: str = "-", moment: str = "before") -> subprocess.Popen[str]:
+        """End these agents, start them as `start_recorded` does, and wait until they are online; returns the last."""
+        for name in names:
+            end(self.agents[name])
+            self.start_recorded(name, place=place, moment=moment)
+        self.wait_online(*names)
+        return self.agents[names[-1]]
+
+    def released(self, name: str, run_id: str, purpose: str, number: int) -> NDArray[np.uint32]:
+        """The vector that a site released for one sum, before its masks [word]."""
+        path = self._copies(name) / f"{run_id}-{purpose}-{number}"
+        return np.frombuffer(path.read_bytes(), np.dtype("<u4"))
+
+    def _copies(self, name: str) -> Path:
+        return self.site_home(name) / "released"
+
+    def watch(self, run_id: str, *, longest_s: float = LONGEST_S) -> Watch:
         """Follow a run."""
-        found = Watch(self.popen("runs", "watch", run_id, "--json", home=self.home))
+        found = Watch(self.popen("runs", "watch", run_id, "--json", home=self.home), longest_s=longest_s)
         threading.Thread(target=found.collect, daemon=True).start()
         return found
 
