@@ -25,6 +25,7 @@ MAX_MODEL = 4 << 30  # bytes
 # The run's phases as a reader thinks of them; what is not named belongs to making the release.
 PHASES = {
     "prepare": "asking the sites",
+    "statistics": "asking the sites",
     "train": "rounds",
     "evaluate": "rounds",
     "checkpoint": "rounds",
@@ -92,7 +93,9 @@ def _figures(
 ) -> baselines.Figures | None:
     if not files["checkpoints"]:
         return None
-    _, federated, normalisation = _checkpoint(files["checkpoints"][-1])
+    number, federated, normalisation = _checkpoint(files["checkpoints"][-1])
+    if number == 0:
+        return None
     # A seed of a private run says nothing of its noise; here it only repeats the baselines' batches.
     local = plan.local if plan.privacy.mode == "none" else plain_local(plan, task)
     return baselines.measure(plan, local, sites, initial, federated, normalisation, tell=tell)

@@ -120,7 +120,12 @@ class View:
 def _phase(kind: str, number: Any, rounds: int) -> str:
     words = {
         "prepare": "asking the sites",
+        "statistics": "adding up statistics",
         "train": f"training round {number} of {rounds}",
+        "advertise": "making keys for a sum",
+        "share": "sharing keys for a sum",
+        "confirm": "confirming who is in the sum",
+        "unmask": "opening the sum",
         "evaluate": "evaluating",
         "calibrate": "calibrating int8",
         "install": "delivering",
