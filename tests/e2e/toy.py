@@ -25,7 +25,7 @@ label: {kind: column, column: load, at: last, maximum: 200, scale: 200}
 split: {kind: column, column: part, train: train, holdout: holdout}
 model: {name: mlp, options: {hidden: [4], activation: tanh}}
 loss: mse
-metric: {name: rmse, better: lower, unit: kW}
+metric: {name: rmse, better: lower, unit: kW, maximum: 200}
 training:
   rounds: 2
   local: {steps: 2, sampling_rate: 0.2, optimizer: sgd, learning_rate: 0.1}

@@ -29,7 +29,7 @@ label: {{kind: column, column: y, at: last, maximum: 125, scale: 125}}
 split: {{kind: none}}
 model: {{name: mlp, options: {{hidden: [64, 32], activation: tanh}}}}
 loss: mse
-metric: {{name: rmse, better: lower, unit: "1"}}
+metric: {{name: rmse, better: lower, unit: "1", maximum: 125}}
 training: {{rounds: 1, local: {{steps: 1, sampling_rate: 0.2, optimizer: sgd, learning_rate: 0.01}}}}
 """
 
