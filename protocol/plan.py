@@ -11,6 +11,7 @@ from fedsite.protocol.errors import DocumentError
 from fedsite.protocol.secagg.manifest import SITES_MAX, Terms
 
 SCHEMA: Final = "fedsite.plan/1"
+SMALL_NOISES: Final = ("statistics_noise", "evaluation_noise", "calibration_noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +38,39 @@ class LocalPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyPlan:
-    """Differential privacy at the site (PRIVACY.md). `none` prints no ε anywhere.
+class SitePrivacyPlan:
+    """Noise in the sum over the sites: the unit is a whole site, its update clipped as one vector.
 
-    Every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard deviation divided by
-    the L2 sensitivity of what it hides. `epsilon` is the composition of all of them over the whole run.
+    Neighbouring inputs differ in one site's values, which are zero in one of them; who takes part is public. The claim
+    holds against everybody who sees what is released, together with `protection.terms.colluding` sites.
     """
 
-    mode: Literal["none", "sample"] = "none"
+    epsilon: float | None = None  # target for the whole run
+    delta: float = 1e-5
+    adjacency: Literal["zero-out"] = "zero-out"
+    clip: float = 1.0  # C, L2 norm of one site's whole update
+    noise_multiplier: float = 0.0  # σ of the noise in the sum over `clip`, solved from epsilon when the plan is made
+    mechanism: Literal["skellam", "discrete-gaussian"] = "skellam"
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None:
+            _range("epsilon", self.epsilon, 1e-6, 1e6)
+        _range("delta", self.delta, 1e-15, 0.1)
+        _range("clip", self.clip, 1e-9, 1e9)
+        _range("noise_multiplier", self.noise_multiplier, 0.0, 1e9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyPlan:
+    """Differential privacy (PRIVACY.md): at each site (`sample`), in the sum (`site`), or both. `none` prints no ε.
+
+    With `sample` every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard
+    deviation divided by the L2 sensitivity of what it hides, `epsilon` the composition of all of them over the whole
+    run. With `site` the multipliers of statistics, evaluation and calibration are those of noise in the sum, a site
+    being one unit; with `both` these are not asked. The two are two claims, never one.
+    """
+
+    mode: Literal["none", "sample", "site", "both"] = "none"
     unit: Literal["window", "entity"] = "window"  # one record: a window, or all windows of one entity
     adjacency: Literal["add-remove"] = "add-remove"
     epsilon: float | None = None  # target for the whole run
@@ -56,6 +82,22 @@ class PrivacyPlan:
     evaluation_noise: float = 0.0  # of one evaluation; 0: no evaluation on private holdouts
     calibration_noise: float = 0.0  # of the int8 calibration histograms; 0: ranges from the weights and schema
     accountant: Literal["prv", "rdp"] = "prv"
+    site: SitePrivacyPlan = field(default_factory=SitePrivacyPlan)
+
+    @property
+    def sample_level(self) -> bool:
+        """Whether each site noises what it releases by itself."""
+        return self.mode in ("sample", "both")
+
+    @property
+    def site_level(self) -> bool:
+        """Whether every released sum holds noise of all sites."""
+        return self.mode in ("site", "both")
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What the run's claims protect, one for each."""
+        return ((self.unit,) if self.sample_level else ()) + (("site",) if self.site_level else ())
 
     def __post_init__(self) -> None:
         _range("delta", self.delta, 1e-15, 0.1)
@@ -64,12 +106,22 @@ class PrivacyPlan:
         if self.epsilon is not None:
             _range("epsilon", self.epsilon, 1e-6, 1e6)
         _range("noise_multiplier", self.noise_multiplier, 0.0, 1e9)
-        _range("statistics_noise", self.statistics_noise, 0.0, 1e9)
-        _range("evaluation_noise", self.evaluation_noise, 0.0, 1e9)
-        _range("calibration_noise", self.calibration_noise, 0.0, 1e9)
-        if self.mode == "sample" and not self.noise_multiplier > 0:
+        for name in SMALL_NOISES:
+            _range(name, getattr(self, name), 0.0, 1e9)
+            if self.mode == "both" and getattr(self, name) > 0:
+                raise DocumentError(
+                    f"{name} is {getattr(self, name)} with privacy.mode both",
+                    allowed="0: one release would need noise for two claims at once",
+                    next_step="privacy=sample or privacy=site, whose statistics, evaluation and calibration have noise",
+                )
+        if self.sample_level and not self.noise_multiplier > 0:
             raise DocumentError(
-                f"noise_multiplier is {self.noise_multiplier}", allowed="above 0 when privacy.mode is sample"
+                f"noise_multiplier is {self.noise_multiplier}", allowed=f"above 0 when privacy.mode is {self.mode}"
+            )
+        if self.site_level and not self.site.noise_multiplier > 0:
+            raise DocumentError(
+                f"site.noise_multiplier is {self.site.noise_multiplier}",
+                allowed=f"above 0 when privacy.mode is {self.mode}",
             )
 
 
@@ -157,7 +209,8 @@ class CostPlan:
 
     bytes_down: int = 0  # per round
     bytes_up: int = 0
-    epsilon: float | None = None  # whole run, composed
+    epsilon: float | None = None  # whole run, composed, per window or entity
+    site_epsilon: float | None = None  # the same per site, in the sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +231,14 @@ class RoundPlan:
     release: ReleasePlan = field(default_factory=ReleasePlan)
     cost: CostPlan = field(default_factory=CostPlan)
     seed: int = 0  # initial weights only; never a site's noise (PRIVACY.md rule 2)
+
+    def __post_init__(self) -> None:
+        if self.privacy.site_level and self.protection.mode != "secagg":
+            raise DocumentError(
+                f"privacy {self.privacy.mode} with protection {self.protection.mode}",
+                allowed="protection=secagg: noise that sites add in parts is enough in their sum only",
+                next_step="protection=secagg, or privacy=sample, whose noise each site adds by itself",
+            )
 
     @classmethod
     def parse(cls, data: bytes) -> RoundPlan:

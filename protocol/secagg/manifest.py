@@ -24,6 +24,8 @@ WORDS_MAX: Final = 1 << 28
 SITES_MAX: Final = 100_000
 FIELDS_MAX: Final = 100_000
 COHORT_MIN: Final = 2  # below there is nothing to hide in; policy asks for 3 unless the operator says otherwise
+NOISE_STEPS: Final = 2.0**14  # σ of one site's noise in grid steps, at most: a table of it takes 0.3 s, once
+NOISE_STEPS_MIN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +64,59 @@ class Terms:
         """
         return graph.size_for(sites, colluding=self.colluding, corrupt=self.corrupt, dropped=self.dropped)
 
+    @property
+    def honest(self) -> int:
+        """Sites whose noise nobody can subtract, in the smallest sum that is opened."""
+        return self.min_survivors - self.colluding
+
     def quorum(self, sites: int) -> int:
         """Confirmations that a site wants to see: more than half of honest and colluding sites together."""
         return (sites + math.ceil(self.corrupt * sites)) // 2 + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """Distributed noise in the sum; `share` is what each site adds."""
+class Grid:
+    """Where noised values live: integers, `scale` of them per unit, each site's noise of `variance` (steps squared)."""
 
-    mechanism: Literal["none", "skellam", "discrete-gaussian"] = "none"
-    clip: float = 0.0  # L2 bound of one site's vector, in the units of the update
-    multiplier: float = 0.0  # σ of the noise in the sum, over `clip`
+    scale: float
+    variance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Noise in the sum of all fields of one prefix: each site clips them together to `clip` and adds its part of it."""
+
+    prefix: str  # "delta/", "statistics/", …
+    mechanism: Literal["skellam", "discrete-gaussian"] = "skellam"
+    clip: float  # L2 bound of one site's part, in the fields' units
+    multiplier: (
+        float  # σ of the noise in the smallest sum that is opened, without the colluding sites' part, over `clip`
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "multiplier"):
+            value = getattr(self, name)
+            if not (0.0 < value < math.inf):
+                raise DocumentError(f"noise {name} of {self.prefix} is {value}", allowed="above 0 and finite")
+
+    def grid(self, sites: int, honest: int) -> Grid:
+        """The grid for at most `sites` in a sum, of which `honest` at least add their part: variance μ / honest each.
+
+        It leaves room for 10 σ of what all sites add together, (2^31 − 1) / (sites · clip + 10 σ) steps a unit, and
+        is coarser where one site's noise would be more steps than its table bears.
+
+        Raises:
+            DocumentError: the noise is so small that the grid hides nothing of it.
+        """
+        part = self.multiplier * self.clip / math.sqrt(honest)
+        scale = min(fixedpoint.scale(self.clip, sites, noise=part * math.sqrt(sites)), NOISE_STEPS / part)
+        steps = scale * part
+        if not steps >= NOISE_STEPS_MIN:
+            raise DocumentError(
+                f"noise of {steps:.3g} grid steps a site", allowed=f"at least {NOISE_STEPS_MIN:g}",
+                next_step="a larger noise multiplier, or a smaller protection.sites",
+            )  # fmt: skip
+        return Grid(scale=scale, variance=steps * steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +131,7 @@ class Manifest:
     examples_max: int = 0  # windows that give weight 1; 0: every site weighs 1
     ring: Literal["z2^32"] = "z2^32"
     terms: Terms = field(default_factory=Terms)
-    noise: Noise = field(default_factory=Noise)
+    noise: tuple[Noise, ...] = ()  # of all fields or of none; no site weighs more than another then
 
     def __post_init__(self) -> None:
         ids.hash_bytes(self.plan_hash)
@@ -104,6 +147,8 @@ class Manifest:
             raise DocumentError(f"a vector of {self.words} words", allowed=f"1 to {WORDS_MAX}")
         if any(item.weighted for item in self.fields) and self.examples_max < 1:
             raise DocumentError("weighted fields without examples_max", allowed="examples_max of 1 or more")
+        if self.noise:
+            self._check_noise()
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
@@ -131,4 +176,28 @@ class Manifest:
     @cached_property
     def scales(self) -> dict[str, float]:
         """Steps per unit of every field."""
-        return {item.name: fixedpoint.scale(item.bound, self.sites) for item in self.fields}
+        if not self.noise:
+            return {item.name: fixedpoint.scale(item.bound, self.sites) for item in self.fields}
+        return {item.name: self.grid(part).scale for part in self.noise for item in self.fields if _of(item, part)}
+
+    def grid(self, part: Noise) -> Grid:
+        """The grid of one part of the noise."""
+        return part.grid(self.sites, self.terms.honest)
+
+    def _check_noise(self) -> None:
+        """Every field is under exactly one part, weighs the same at every site, and takes one word a value."""
+        for item in self.fields:
+            parts = [part for part in self.noise if _of(item, part)]
+            if len(parts) != 1 or item.bound != parts[0].clip or item.weighted or item.wide:
+                raise DocumentError(
+                    f"field {item.name} of a noised sum: bound {item.bound}, under {len(parts)} parts of the noise",
+                    allowed="one part, bound = its clip, neither weighted nor wide",
+                )
+        for part in self.noise:
+            if not any(_of(item, part) for item in self.fields):
+                raise DocumentError(f"noise of {part.prefix}", allowed="a prefix of fields of this sum")
+            self.grid(part)
+
+
+def _of(item: Field, part: Noise) -> bool:
+    return item.name.startswith(part.prefix)
