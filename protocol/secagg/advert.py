@@ -6,7 +6,7 @@ Layout: site id (16) ‖ mask public key (32) ‖ share public key (32) ‖ SHA-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fedsite.protocol import ids
@@ -67,6 +67,11 @@ class Advert:
         """SHA-256 of b: what was rebuilt from shares is checked against it."""
         return self.raw[80:112]
 
+    @property
+    def keys(self) -> tuple[bytes, bytes, bytes]:
+        """All that no other advert may repeat."""
+        return self.mask_public, self.share_public, self.commitment
+
     def check(self, adv_ctx: bytes, identity: VerifyKey) -> None:
         """Check who made it and what for.
 
@@ -83,15 +88,16 @@ class Roster:
     """U1: the adverts of one attempt, in order of site id, no site and no key twice."""
 
     adverts: tuple[Advert, ...]
+    _by_site: Mapping[bytes, Advert] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        sites = self.sites
-        if list(sites) != sorted(set(sites)):
+        sites = [advert.site for advert in self.adverts]
+        if sites != sorted(set(sites)):
             raise _malformed("a site twice or out of order", "every site once, sorted by id")
-        keys = [advert.mask_public for advert in self.adverts] + [advert.share_public for advert in self.adverts]
-        keys += [advert.commitment for advert in self.adverts]
+        keys = [key for advert in self.adverts for key in advert.keys]
         if len(set(keys)) != len(keys):
             raise _malformed("the same key twice", "keys of its own for every site")
+        object.__setattr__(self, "_by_site", dict(zip(sites, self.adverts, strict=True)))
 
     @classmethod
     def parse(cls, data: bytes, *, most: int) -> Roster:
@@ -121,7 +127,7 @@ class Roster:
     @property
     def sites(self) -> tuple[bytes, ...]:
         """Ids, sorted."""
-        return tuple(advert.site for advert in self.adverts)
+        return tuple(self._by_site)
 
     def of_site(self, site: bytes) -> Advert:
         """One site's advert.
@@ -129,10 +135,10 @@ class Roster:
         Raises:
             IntegrityError: it has none.
         """
-        for advert in self.adverts:
-            if advert.site == site:
-                return advert
-        raise _malformed(f"site {site.hex()} is not in the roster", "a site of the roster")
+        advert = self._by_site.get(site)
+        if advert is None:
+            raise _malformed(f"site {site.hex()} is not in the roster", "a site of the roster")
+        return advert
 
     def check(self, adv_ctx: bytes, identities: Mapping[bytes, VerifyKey], sites: Sequence[bytes]) -> None:
         """Check the signatures of some of its sites.

@@ -17,15 +17,22 @@ from fedsite.protocol.keys import hkdf
 from fedsite.protocol.secagg.context import share_aad
 from fedsite.protocol.secagg.masking import SEED_BYTES
 
+Key = X25519PrivateKey  # reading one costs as much as an agreement, so it is read once a stage
+
 _NONCE = bytes(12)  # every directional key encrypts exactly once
+
+
+def key_of(private: bytes) -> Key:
+    """A private key from its 32 bytes."""
+    return X25519PrivateKey.from_private_bytes(private)
 
 
 def public_of(private: bytes) -> bytes:
     """The X25519 public key, 32 bytes."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    return key_of(private).public_key().public_bytes_raw()
 
 
-def pair_seed(private: bytes, public: bytes, salt: bytes, site: bytes, other: bytes) -> bytes:
+def pair_seed(private: Key, public: bytes, salt: bytes, site: bytes, other: bytes) -> bytes:
     """The seed that `site` and `other` share; the lower id adds its stream, the higher subtracts it.
 
     Raises:
@@ -40,7 +47,7 @@ def self_seed(secret: bytes, salt: bytes, site: bytes) -> bytes:
     return hkdf(secret, salt, enc("fedsite/sa1/self", site), SEED_BYTES)
 
 
-def encrypt_share(private: bytes, public: bytes, session: bytes, source: bytes, target: bytes, share: bytes) -> bytes:
+def encrypt_share(private: Key, public: bytes, session: bytes, source: bytes, target: bytes, share: bytes) -> bytes:
     """A share for one holder; 16 bytes longer.
 
     Raises:
@@ -50,7 +57,7 @@ def encrypt_share(private: bytes, public: bytes, session: bytes, source: bytes, 
     return ChaCha20Poly1305(key).encrypt(_NONCE, share, share_aad(session, source, target))
 
 
-def decrypt_share(private: bytes, public: bytes, session: bytes, source: bytes, target: bytes, sealed: bytes) -> bytes:
+def decrypt_share(private: Key, public: bytes, session: bytes, source: bytes, target: bytes, sealed: bytes) -> bytes:
     """The share that `source` made for `target`, who holds `private`.
 
     Raises:
@@ -68,12 +75,12 @@ def decrypt_share(private: bytes, public: bytes, session: bytes, source: bytes, 
         ) from None
 
 
-def _share_key(private: bytes, public: bytes, session: bytes, source: bytes, target: bytes, other: bytes) -> bytes:
+def _share_key(private: Key, public: bytes, session: bytes, source: bytes, target: bytes, other: bytes) -> bytes:
     return hkdf(_exchange(private, public, other), session, enc("fedsite/sa1/share", source, target), 32)
 
 
-def _exchange(private: bytes, public: bytes, other: bytes) -> bytes:
+def _exchange(private: Key, public: bytes, other: bytes) -> bytes:
     try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         raise TrustError(f"the key of site {other.hex()} is of low order", allowed="an X25519 public key") from None

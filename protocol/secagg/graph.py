@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from fedsite.protocol.encoding import sha256
@@ -32,6 +33,7 @@ class Size:
     confirm: bool  # whether survivors are confirmed by signature before anything is opened
 
 
+@lru_cache(maxsize=256)  # a sum asks for it at every stage
 def size_for(sites: int, *, colluding: int = 0, corrupt: float = 0.1, dropped: float = 0.1) -> Size:
     """The graph for a cohort: complete up to `COMPLETE_MAX`, k-regular above.
 
@@ -92,12 +94,19 @@ def ring(session: bytes, ids: Sequence[bytes]) -> tuple[bytes, ...]:
 
 def neighbours(order: Sequence[bytes], neighbours: int) -> dict[bytes, tuple[bytes, ...]]:
     """Each site's neighbours, sorted by id: everybody else, or k / 2 on either side of it on the ring."""
-    count = len(order)
-    if neighbours >= count - 1:
-        return {site: tuple(sorted(other for other in order if other != site)) for site in order}
+    return {site: _around(order, neighbours, place) for place, site in enumerate(order)}
+
+
+def neighbours_of(site: bytes, order: Sequence[bytes], neighbours: int) -> tuple[bytes, ...]:
+    """One site's entry of `neighbours`."""
+    return _around(order, neighbours, order.index(site))
+
+
+def _around(order: Sequence[bytes], neighbours: int, place: int) -> tuple[bytes, ...]:
+    if neighbours >= len(order) - 1:
+        return tuple(sorted((*order[:place], *order[place + 1 :])))
     half = neighbours // 2
-    steps = [step for step in range(-half, half + 1) if step]
-    return {site: tuple(sorted(order[(place + step) % count] for step in steps)) for place, site in enumerate(order)}
+    return tuple(sorted(order[(place + step) % len(order)] for step in range(-half, half + 1) if step))
 
 
 def _mass(population: int, marked: int, draws: int) -> list[float]:

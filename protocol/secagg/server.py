@@ -42,7 +42,9 @@ class Sum:
     confirmations: dict[bytes, bytes] = field(default_factory=dict)
     total: Ring = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
     _adverts: dict[bytes, Advert] = field(default_factory=dict)
+    _keys: set[bytes] = field(default_factory=set)  # of all adverts
     _near: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    _places: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # by source, then holder: x
     _sealed: dict[bytes, Mapping[bytes, bytes]] = field(default_factory=dict)  # by source, then holder
     _summed: list[bytes] = field(default_factory=list)
     _opened: dict[bytes, dict[int, bytes]] = field(default_factory=dict)  # by source: x to share
@@ -60,8 +62,10 @@ class Sum:
         if advert.site != site or site in self._adverts or site not in identities:
             raise _wrong(f"an advert of site {advert.site.hex()}", f"one of site {site.hex()}, once")
         advert.check(self.attempt.adv_ctx, identities[site])
-        Roster.of([*self._adverts.values(), advert])
+        if self._keys & set(advert.keys) or len(set(advert.keys)) < len(advert.keys):
+            raise _wrong(f"keys of site {site.hex()} that another advert has", "keys of its own for every site")
         self._adverts[site] = advert
+        self._keys.update(advert.keys)
 
     def close_adverts(self) -> Roster:
         """U1: the cohort.
@@ -77,6 +81,8 @@ class Sum:
         self.session = context.session(self.attempt.ctx(self.model_hash), hashed)
         size = terms.size(len(self.roster.sites))
         self._near = graph.neighbours(graph.ring(self.session, self.roster.sites), size.neighbours)
+        for site, near in self._near.items():
+            self._places[site] = {holder: place + 1 for place, holder in enumerate(sorted((*near, site)))}
         self.stage = "share"
         return self.roster
 
@@ -107,7 +113,12 @@ class Sum:
 
     def shares_for(self, site: bytes) -> dict[bytes, bytes]:
         """The shares made for one site of U2 by its neighbours in U2."""
-        return {source: self._sealed[source][site] for source in self._near[site] if source in self._sealed}
+        shared = set(self.u2)
+        return {source: self._sealed[source][site] for source in self._near[site] if source in shared}
+
+    def neighbours_of(self, site: bytes) -> tuple[bytes, ...]:
+        """Who shares masks with a site of U1, sorted by id."""
+        return self._near[site]
 
     def add_vector(self, site: bytes, vector: Ring) -> None:
         """Add one masked vector; it is not kept.
@@ -149,7 +160,7 @@ class Sum:
         self.confirmations[site] = signature
 
     def close_confirmations(self) -> dict[bytes, bytes]:
-        """The signatures that sites want to see before they open anything.
+        """As many signatures as a site wants to see before it opens anything; more would only be more to check.
 
         Raises:
             PolicyError: fewer than the quorum.
@@ -158,7 +169,7 @@ class Sum:
         needed = self.manifest.terms.quorum(len(self.roster.sites))
         _between(len(self.confirmations), needed, len(self.u3), "sites confirmed")
         self.stage = "unmask"
-        return dict(self.confirmations)
+        return {site: self.confirmations[site] for site in sorted(self.confirmations)[:needed]}
 
     def add_opened(self, site: bytes, opened: Mapping[bytes, bytes]) -> None:
         """Take the shares that a site of U3 opens.
@@ -172,8 +183,7 @@ class Sum:
         if not set(opened) <= {site, *self._near[site]} or any(len(item) != OPENED_BYTES for item in opened.values()):
             raise _wrong(f"{len(opened)} opened shares", f"{OPENED_BYTES} bytes for each neighbour in U2")
         for source, item in opened.items():
-            holders = sorted((*self._near[source], source))
-            if item[0] != holders.index(site) + 1:
+            if item[0] != self._places[source][site]:
                 raise _wrong(f"a share at position {item[0]}", "the position that the roster gives its holder")
         self._answered.add(site)
         for source, item in opened.items():
@@ -206,10 +216,11 @@ class Sum:
                 masks.append(Mask(agreement.self_seed(secret, salt, site), -1))
             else:
                 secret = self._rebuild(site, agreement.public_of, advert.mask_public)
+                key = agreement.key_of(secret)
                 for other in self._near[site]:
                     if other in alive:
                         public = self.roster.of_site(other).mask_public
-                        seed = agreement.pair_seed(secret, public, salt, site, other)
+                        seed = agreement.pair_seed(key, public, salt, site, other)
                         masks.append(Mask(seed, -1 if other < site else 1))
             progress(number + 1, len(needed))
         masking.apply(self.total, masks, stream=self.manifest.terms.stream, threads=threads)

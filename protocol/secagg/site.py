@@ -86,7 +86,8 @@ def share(
     Args:
         state: after `advertise`.
         roster: U1.
-        identities: certified keys of the cohort, by site id; of all of it where survivors are confirmed.
+        identities: certified keys by site id, looked up for the neighbours only. Whoever made the adverts of others
+            could at most try many orders of the ring, and a site that sides with the server can do that too.
         model_hash: of the model to be trained; 32 zero bytes where there is none.
         random: the sharing polynomials.
 
@@ -107,12 +108,12 @@ def share(
         )
     size = terms.size(len(roster.sites))
     session = context.session(state.attempt.ctx(model_hash), context.roster_hash([a.raw for a in roster.adverts]))
-    near = _neighbours(session, roster, size)[state.site]
-    roster.check(state.attempt.adv_ctx, identities, roster.sites if size.confirm else near)
+    near = graph.neighbours_of(state.site, graph.ring(session, roster.sites), size.neighbours)
+    roster.check(state.attempt.adv_ctx, identities, near)
     holders = sorted((*near, state.site))
     shares_b = shamir.share(state.secret, len(holders), size.threshold, random)
     shares_sk = shamir.share(state.mask_private, len(holders), size.threshold, random)
-    sealed, own = {}, b""
+    sealed, own, key = {}, b"", agreement.key_of(state.share_private)
     for place, holder in enumerate(holders):
         b_share, sk_share = shares_b[place].tobytes(), shares_sk[place].tobytes()
         if holder == state.site:
@@ -120,7 +121,7 @@ def share(
             continue
         public = roster.of_site(holder).share_public
         plain = bytes([place + 1]) + b_share + sk_share
-        sealed[holder] = agreement.encrypt_share(state.share_private, public, session, state.site, holder, plain)
+        sealed[holder] = agreement.encrypt_share(key, public, session, state.site, holder, plain)
     return replace(state, stage="shared", session=session, roster=roster, own_share=own), sealed
 
 
@@ -166,9 +167,10 @@ def mask(
         raise _wrong(f"a vector of {len(vector)} words", f"{state.manifest.words} words")
     salt = context.salt(state.session, u2)
     masks = [Mask(agreement.self_seed(state.secret, salt, state.site))]
+    key = agreement.key_of(state.mask_private)
     for other in sorted(sealed):
         public = _roster(state).of_site(other).mask_public
-        seed = agreement.pair_seed(state.mask_private, public, salt, state.site, other)
+        seed = agreement.pair_seed(key, public, salt, state.site, other)
         masks.append(Mask(seed, 1 if state.site < other else -1))
     masking.apply(vector, masks, stream=state.manifest.terms.stream, threads=threads)
     return replace(state, stage="masked", u2=tuple(sorted(u2)), sealed=dict(sealed)), vector
@@ -219,10 +221,11 @@ def unmask(
             raise _wrong("another U3 than was confirmed", "the U3 this site signed")
         _quorum(state, u3, identities, confirmations)
     alive, answers = set(u3), {state.site: state.own_share}
+    key = agreement.key_of(state.share_private)
     for source, sealed in sorted(state.sealed.items()):
         public = _roster(state).of_site(source).share_public
         try:
-            plain = agreement.decrypt_share(state.share_private, public, state.session, source, state.site, sealed)
+            plain = agreement.decrypt_share(key, public, state.session, source, state.site, sealed)
         except (IntegrityError, TrustError):
             continue  # its maker's fault: others may hold good ones, and silence opens nothing
         answers[source] = plain[:1] + (plain[1:33] if source in alive else plain[33:])
@@ -274,12 +277,9 @@ def _enough(state: SiteState, left: Collection[bytes], near: Collection[bytes]) 
         )
 
 
-def _neighbours(session: bytes, roster: Roster, size: Size) -> dict[bytes, tuple[bytes, ...]]:
-    return graph.neighbours(graph.ring(session, roster.sites), size.neighbours)
-
-
 def _near(state: SiteState) -> tuple[bytes, ...]:
-    return _neighbours(state.session, _roster(state), state.size)[state.site]
+    order = graph.ring(state.session, _roster(state).sites)
+    return graph.neighbours_of(state.site, order, state.size.neighbours)
 
 
 def _roster(state: SiteState) -> Roster:

@@ -74,9 +74,10 @@ def mask_path(words: int, neighbours: int, repetitions: int) -> Ratio:
     vector = np.arange(words, dtype=np.uint32)
 
     def ours() -> None:
+        key = agreement.key_of(private)
         masks = [Mask(agreement.self_seed(secret, salt, mine))]
         for other, public in others:
-            masks.append(Mask(agreement.pair_seed(private, public, salt, mine, other), 1 if mine < other else -1))
+            masks.append(Mask(agreement.pair_seed(key, public, salt, mine, other), 1 if mine < other else -1))
         masking.apply(vector.copy(), masks, threads=os.cpu_count() or 1)
 
     their_private, _ = generate_key_pairs()

@@ -83,7 +83,9 @@ def test_a_passive_server_of_two_sites_learns_nothing_from_a_small_search() -> N
             if one < other:
                 salt = context.salt(cohort.sum.session, cohort.sum.u2)
                 public = cohort.sum.roster.of_site(other).mask_public
-                seeds.add(agreement.pair_seed(cohort.states[one].mask_private, public, salt, one, other))
+                seeds.add(
+                    agreement.pair_seed(agreement.key_of(cohort.states[one].mask_private), public, salt, one, other)
+                )
     assert len(seeds) == 3
     assert all(len(seed) == 32 and len(set(seed)) > 8 for seed in seeds)
 
@@ -166,7 +168,10 @@ def test_keys_that_two_sites_share() -> None:
 def test_a_low_order_key() -> None:
     """All-zero and order-8 points of RFC 7748, section 6.1: the seed would be known to everybody."""
     for point in (bytes(32), b"\x01" + bytes(31)):
-        refused(TrustError, lambda point=point: agreement.pair_seed(os.urandom(32), point, b"", b"a", b"b"))
+        refused(
+            TrustError,
+            lambda point=point: agreement.pair_seed(agreement.key_of(os.urandom(32)), point, b"", b"a", b"b"),
+        )
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])
@@ -264,7 +269,12 @@ def test_a_roster_shown_to_one_site_only() -> None:
     public = small.of_site(cohort.ids[1]).share_public
     with pytest.raises(IntegrityError):
         agreement.decrypt_share(
-            odd.share_private, public, odd.session, cohort.ids[1], cohort.ids[0], sealed[cohort.ids[0]]
+            agreement.key_of(odd.share_private),
+            public,
+            odd.session,
+            cohort.ids[1],
+            cohort.ids[0],
+            sealed[cohort.ids[0]],
         )
 
 

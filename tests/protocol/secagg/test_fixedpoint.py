@@ -1,5 +1,8 @@
 """Fixed point: the sum never wraps, and its error stays below the stated bound."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,3 +68,48 @@ def test_an_array_of_another_shape_is_refused() -> None:
 def test_impossible_scales_are_refused(bound: float, sites: int) -> None:
     with pytest.raises(ConfigError):
         fixedpoint.scale(bound, sites)
+
+
+def test_a_wide_field_by_hand() -> None:
+    """Two sites leave 30 low bits; 5/4 in steps of 1 is a high word of 1 and a quarter of 2^30, −5/4 is −2 and 3/4."""
+    field = Field(name="x", shape=(2,), bound=8.0, wide=True)
+    assert (fixedpoint.low_bits(2), fixedpoint.low_bits(3), fixedpoint.low_bits(1)) == (30, 29, 31)
+    found = fixedpoint.encode([field], {"x": np.array([1.25, -1.25])}, {"x": 1.0}, sites=2, weight=1.0)
+    assert found.tolist() == [1, -2, 1 << 28, 3 << 28]
+    assert fixedpoint.decode([field], found, {"x": 1.0}, sites=2)["x"].tolist() == [1.25, -1.25]
+    assert fixedpoint.decode([field], found + found, {"x": 1.0}, sites=2)["x"].tolist() == [2.5, -2.5]
+
+
+@given(st.integers(1, 1000), st.floats(1e-3, 1e6), st.data())
+def test_the_error_of_a_wide_sum_is_half_a_small_step_a_site(room: int, bound: float, data: st.DataObject) -> None:
+    """Through the ring; a step is 1 / (scale · 2^bits), and float64 itself adds an ulp or so of every value."""
+    values = data.draw(st.lists(st.floats(-bound, bound), min_size=1, max_size=min(room, 12)))
+    field, scales = Field(name="x", shape=(1,), bound=bound, wide=True), {"x": fixedpoint.scale(bound, room)}
+    total = np.zeros(2, np.uint32)
+    for value in values:
+        words = fixedpoint.encode([field], {"x": np.array([value])}, scales, sites=room, weight=1.0)
+        total += fixedpoint.to_ring(words)
+    found = fixedpoint.decode([field], fixedpoint.from_ring(total), scales, sites=room)["x"][0]
+    step = 1.0 / (scales["x"] * 2.0 ** fixedpoint.low_bits(room))
+    rounding = 4 * 2.0**-53 * bound * len(values)
+    assert abs(found - math.fsum(values)) <= len(values) * 0.5 * step + rounding
+
+
+@given(st.integers(1, 1 << 20), st.floats(1e-6, 1e9), st.sampled_from([1.0, -1.0]))
+def test_no_word_of_the_largest_wide_sum_wraps(sites: int, bound: float, sign: float) -> None:
+    field, scales = Field(name="x", shape=(1,), bound=bound, wide=True), {"x": fixedpoint.scale(bound, sites)}
+    words = fixedpoint.encode([field], {"x": np.array([sign * bound])}, scales, sites=sites, weight=1.0)
+    largest = sites * np.array([words[0], (1 << fixedpoint.low_bits(sites)) - 1])  # no low word is larger
+    assert np.array_equal(fixedpoint.from_ring(fixedpoint.to_ring(largest)), largest)
+    found = fixedpoint.decode([field], sites * words, scales, sites=sites)["x"][0]
+    assert found == pytest.approx(sign * sites * bound, rel=1e-9)
+
+
+def test_a_wide_field_keeps_small_values_under_a_large_bound() -> None:
+    """1/3 under a bound of 10^5 and 1,000 sites: 21 steps a unit would make it 0.33; a low word makes it exact."""
+    narrow = Field(name="x", shape=(1,), bound=1e5)
+    for field, error in ((narrow, 1e-2), (replace(narrow, wide=True), 1e-8)):
+        scales = {"x": fixedpoint.scale(1e5, 1000)}
+        words = fixedpoint.encode([field], {"x": np.array([1 / 3])}, scales, sites=1000, weight=1.0)
+        found = fixedpoint.decode([field], 1000 * words, scales, sites=1000)["x"][0] / 1000
+        assert abs(found - 1 / 3) < error

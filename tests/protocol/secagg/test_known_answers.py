@@ -29,6 +29,10 @@ def secret(label: str, site: bytes) -> bytes:
     return hashlib.sha256(label.encode() + site).digest()
 
 
+def key(label: str, site: bytes) -> agreement.Key:
+    return agreement.key_of(secret(label, site))
+
+
 def advert(site: bytes) -> Advert:
     publics = [agreement.public_of(secret(label, site)) for label in ("sk_mask", "sk_enc")]
     return Advert(site + publics[0] + publics[1] + hashlib.sha256(secret("b", site)).digest() + bytes(64))
@@ -58,7 +62,7 @@ def test_contexts() -> None:
 def test_pair_seeds_from_either_end(i: int, j: int, name: str) -> None:
     for here, there in ((i, j), (j, i)):
         public = ROSTER.adverts[there].mask_public
-        seed = agreement.pair_seed(secret("sk_mask", SITES[here]), public, SALT, SITES[here], SITES[there])
+        seed = agreement.pair_seed(key("sk_mask", SITES[here]), public, SALT, SITES[here], SITES[there])
         assert seed.hex() == KNOWN["pair_seeds"][name]
 
 
@@ -70,10 +74,10 @@ def test_self_seeds() -> None:
 def test_an_encrypted_share() -> None:
     one, two = SITES[:2]
     assert context.share_aad(SESSION, one, two).hex() == KNOWN["share_aad_0_to_1"]
-    private, public = secret("sk_enc", one), ROSTER.adverts[1].share_public
+    private, public = key("sk_enc", one), ROSTER.adverts[1].share_public
     sealed = agreement.encrypt_share(private, public, SESSION, one, two, b"\x01" * 65)
     assert sealed.hex() == KNOWN["share_ciphertext_of_65_bytes_01"]
-    private, public = secret("sk_enc", two), ROSTER.adverts[0].share_public
+    private, public = key("sk_enc", two), ROSTER.adverts[0].share_public
     assert agreement.decrypt_share(private, public, SESSION, one, two, sealed) == b"\x01" * 65
 
 
@@ -98,7 +102,7 @@ def test_masked_vectors_of_three_sites() -> None:
         masks = [Mask(agreement.self_seed(secret("b", site), SALT, site))]
         for other in SITES[:index] + SITES[index + 1 :]:
             public = ROSTER.of_site(other).mask_public
-            seed = agreement.pair_seed(secret("sk_mask", site), public, SALT, site, other)
+            seed = agreement.pair_seed(key("sk_mask", site), public, SALT, site, other)
             masks.append(Mask(seed, 1 if site < other else -1))
         vector = np.array(known["inputs"][name], np.uint32)
         masking.apply(vector, masks)
@@ -109,7 +113,7 @@ def test_x25519_of_rfc_7748() -> None:
     """Section 5.2, first vector."""
     scalar = bytes.fromhex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4")
     point = bytes.fromhex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c")
-    found = agreement._exchange(scalar, point, b"")
+    found = agreement._exchange(agreement.key_of(scalar), point, b"")
     assert found.hex() == "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"
 
 
