@@ -26,6 +26,7 @@ Kind = Literal[
     "advertise", "share", "confirm", "unmask",
     "install", "finish",
 ]  # fmt: skip
+STAGES: Final = ("advertise", "share", "confirm", "unmask")  # kinds that are stages of a sum and name its purpose
 Outcome = Literal["ok", "refused", "failed"]
 
 MAX_HEADER = 4 << 20  # bytes
