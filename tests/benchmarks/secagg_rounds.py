@@ -1,7 +1,7 @@
 """What the masks cost on the real transport: rounds with secure aggregation beside sealed ones, interleaved.
 
-Three sites, a network of 420 inputs, one local step, FedAvg, no privacy, no evaluation, no release; one federation, whose
-runs alternate. A round counts from the end of the one before it to its own: all stages, the checkpoint, the journal.
+Three sites, a network of 420 inputs, one local step, FedAvg, no privacy, no evaluation, no release; one federation,
+whose runs alternate. A round counts from the end of the one before it to its own: all stages, the checkpoint, the journal.
 
     python tests/benchmarks/secagg_rounds.py [--sites 3] [--blocks 3] [--rounds 20]   a table
     python tests/benchmarks/secagg_rounds.py --json   one document on the last line
@@ -10,6 +10,7 @@ runs alternate. A round counts from the end of the one before it to its own: all
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -71,7 +72,7 @@ def _rounds(run: Path) -> tuple[list[float], list[int]]:
     ended = [event for event in Reader(run / "journal.db").events() if event["kind"] == "round_finished"]
     assert {event["outcome"] for event in ended} == {"completed"}, ended
     at = [datetime.fromisoformat(str(event["at"])).timestamp() for event in ended]
-    spans = [after - before for before, after in zip(at, at[1:], strict=False)]
+    spans = [after - before for before, after in itertools.pairwise(at)]
     return spans, [int(str(event["bytes_up"])) for event in ended[1:]]
 
 
