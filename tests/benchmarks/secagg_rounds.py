@@ -1,7 +1,7 @@
 """What the masks cost on the real transport: rounds with secure aggregation beside sealed ones, interleaved.
 
 Three sites, a network of 420 inputs, one local step, FedAvg, no privacy, no evaluation, no release; one federation,
-whose runs alternate. A round counts from the end of the one before it to its own: all stages, the checkpoint, the journal.
+whose runs alternate. A round counts from the end of the one before it to its own: all stages, checkpoint, journal.
 
     python tests/benchmarks/secagg_rounds.py [--sites 3] [--blocks 3] [--rounds 20]   a table
     python tests/benchmarks/secagg_rounds.py --json   one document on the last line
