@@ -30,6 +30,7 @@ Mechanism = Literal["skellam", "discrete-gaussian"]
 SIGMAS: Final = 12  # the table's end, in standard deviations: 1e-32 of the mass lies beyond
 SIGMA_MAX: Final = 2.0**16  # a larger table would not pay: noise of that many grid steps is as good as continuous
 SIGMA_MIN: Final = 0.5
+DISTANCE: Final = 2.0**-99  # more than any table is off by
 _BITS = 256
 _CHUNK = 1 << 20
 

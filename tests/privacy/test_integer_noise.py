@@ -39,7 +39,7 @@ def test_the_table_is_the_distribution(mechanism: Mechanism, variance: float) ->
     found = masses(table)
     np.testing.assert_allclose(found, exact(mechanism, variance, len(found)), atol=2e-16, rtol=1e-9)
     assert math.fsum(found) == 1.0
-    assert table.distance < 1e-28
+    assert table.distance < integer_noise.DISTANCE
 
 
 def test_skellam_of_variance_two_by_hand() -> None:
