@@ -52,6 +52,11 @@ class SiteState:
         """The graph of this cohort."""
         return self.manifest.terms.size(len(_roster(self).sites))
 
+    @property
+    def near(self) -> tuple[bytes, ...]:
+        """Neighbours in this cohort, sorted by id; from `share` on."""
+        return _near(self)
+
 
 def advertise(
     manifest: Manifest, attempt: Attempt, identity: SigningKey, random: Callable[[int], bytes] = os.urandom
