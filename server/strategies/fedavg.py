@@ -7,10 +7,9 @@ algorithm 1. Written with deltas, as Reddi et al. 2021 do: w ← w + η Σ n_k �
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
-
-from fedsite.protocol.errors import ConfigError
+from fedsite.server.strategies.step import check_rate, step
 from fedsite.server.strategies.strategy import Aggregate, Aggregator, Arrays, ServerState
 from fedsite.server.strategies.streaming import WeightedMean
 
@@ -19,13 +18,16 @@ from fedsite.server.strategies.streaming import WeightedMean
 class FedAvg:
     """Weighted mean of the updates, times a server learning rate."""
 
+    single: ClassVar[bool] = False
     server_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.server_learning_rate <= 10:
-            raise ConfigError(
-                f"strategy.options.server_learning_rate is {self.server_learning_rate}", allowed="above 0, at most 10"
-            )
+        check_rate(self.server_learning_rate)
+
+    @property
+    def least(self) -> int:
+        """Updates of which there is a mean."""
+        return 1
 
     def init(self, params: Arrays) -> ServerState:
         """The state before round 1: FedAvg remembers nothing."""
@@ -36,10 +38,5 @@ class FedAvg:
         return WeightedMean(state.params, trained)
 
     def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
-        """Add the mean update; parameters that are not trained stay bit-equal."""
-        params = dict(state.params)
-        for name, delta in aggregate.delta.items():
-            old = params[name]
-            with np.errstate(over="ignore"):  # a model that diverged is told from a good one by whoever keeps it
-                params[name] = (old.astype(np.float64) + self.server_learning_rate * delta).astype(old.dtype)
-        return ServerState(params=params, memory=state.memory)
+        """Add the mean update."""
+        return step(state, aggregate, self.server_learning_rate)

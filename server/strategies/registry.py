@@ -8,9 +8,17 @@ from collections.abc import Callable, Mapping
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.shape import nearest
 from fedsite.server.strategies.fedavg import FedAvg
+from fedsite.server.strategies.krum import Krum
+from fedsite.server.strategies.median import Median
 from fedsite.server.strategies.strategy import Strategy
+from fedsite.server.strategies.trimmed_mean import TrimmedMean
 
-_STRATEGIES: dict[str, Callable[..., Strategy]] = {"fedavg": FedAvg}
+_STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "fedavg": FedAvg,
+    "krum": Krum,
+    "median": Median,
+    "trimmed_mean": TrimmedMean,
+}
 
 
 def names() -> list[str]:

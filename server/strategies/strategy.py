@@ -18,11 +18,15 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One site's round: `delta` (new − old) of each trained parameter, and its weight (number of examples, or 1)."""
+    """One site's round, or under secure aggregation one group's: the weighted mean of its sites.
 
-    site: str  # site id
+    `delta` (new − old) of each trained parameter, and its weight (number of examples, or 1 for each site).
+    """
+
+    site: str  # site id, or a group's name
     delta: Arrays
     weight: float
+    sites: int = 1  # that it is the mean of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +57,20 @@ class Aggregator(Protocol):
 
         Raises:
             ValueError: nothing was added.
+            PolicyError: too few updates for this strategy; the round is abandoned with this reason.
         """
 
 
 class Strategy(Protocol):
     """One way of federated optimisation. Pure: all it knows is in the state."""
+
+    @property
+    def single(self) -> bool:
+        """Whether it has to see the updates of single sites, and so cannot go with secure aggregation."""
+
+    @property
+    def least(self) -> int:
+        """The fewest updates of a round that it can aggregate."""
 
     def init(self, params: Arrays) -> ServerState:
         """The state before round 1."""

@@ -32,7 +32,7 @@ class WeightedMean:
         Raises:
             ValueError: names or shapes are not those of the trained parameters, or the weight is not above 0.
         """
-        _check(update.delta, self._shapes)
+        check(update.delta, self._shapes)
         if not (np.isfinite(update.weight) and update.weight > 0):
             raise ValueError(f"weight {update.weight} is not a finite number above 0")
         for name, total in self._sums.items():
@@ -55,7 +55,12 @@ class WeightedMean:
         return Aggregate(delta=mean, weight=self._weight, count=self._count)
 
 
-def _check(delta: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check(delta: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse an update of other parameters.
+
+    Raises:
+        ValueError: names or shapes are not these.
+    """
     if set(delta) != set(shapes):
         raise ValueError(f"parameters {sorted(delta)} instead of {sorted(shapes)}")
     for name, shape in shapes.items():
