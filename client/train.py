@@ -53,14 +53,14 @@ def train(
         module: starts at the round's global weights; `requires_grad` says what is trained.
         windows: normalised; `y` in the units the loss takes.
         local: steps, sampling rate, optimizer.
-        privacy: `mode` none or sample; unit, clipping norm, noise.
+        privacy: whether each step is noised here (not where noise is in the sum only); unit, clipping norm, noise.
         loss: a name of `models.losses`.
         round_number: from 1; the learning rate decays with it.
         rng_seed: makes the batches of training without privacy repeatable; never used with privacy.
         source: the site's randomness.
 
     Raises:
-        DataError: there are no windows (without privacy; a private step on no data is noise alone).
+        DataError: there are no windows (a step that is noised here is noise alone then).
         PrivacyError: the private parameters are out of range.
     """
     torch.set_num_threads(1)
@@ -68,7 +68,7 @@ def train(
     criterion = loss_function(loss)
     module.train()
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if privacy.mode == "none":
+    if not privacy.sample_level:
         if not len(windows):
             raise DataError("no training windows", allowed="at least 1", next_step="run `fedsite data check`")
         draws = SeededSource((rng_seed, round_number)) if rng_seed is not None else source

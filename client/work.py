@@ -1,8 +1,9 @@
-"""What a site computes for each instruction, as the named values of its reply: clipped, noised and complete.
+"""What a site computes for each instruction, as the named values of its reply.
 
 Pure functions of plan, data, weights and a source of randomness. Whatever depends on data and leaves a site leaves
-through here (the list is `privacy/released.py`). Under privacy each answer is one Gaussian mechanism, or the steps of
-DP-SGD; `spends` says what they cost.
+through here (the list is `privacy/released.py`). With `privacy=sample` each answer is one Gaussian mechanism, or the
+steps of DP-SGD; `spends` says what they cost. With `privacy=site` a site is one unit of every sum, and what is returned
+here gets its clipping and its part of the noise on the grid of the sum (client/noise.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsite.models import sum_noise
 from fedsite.privacy import mechanisms, sampling
 from fedsite.privacy.accounting import Spend
 from fedsite.privacy.sampling import Source
@@ -36,9 +38,9 @@ BATCH = 2048  # windows predicted at once
 
 
 def spends(plan: RoundPlan) -> list[Spend]:
-    """Everything one site releases over the whole run; empty without privacy."""
+    """Everything one site noises by itself over the whole run, per window or entity; empty where it does not."""
     privacy = plan.privacy
-    if privacy.mode == "none":
+    if not privacy.sample_level:
         return []
     found = spends_of(
         noise_multiplier=privacy.noise_multiplier,
@@ -53,11 +55,18 @@ def spends(plan: RoundPlan) -> list[Spend]:
     return list(found)
 
 
+def site_spends(plan: RoundPlan) -> list[Spend]:
+    """Everything of one site that is in sums over the whole run, per site; empty where these are not noised."""
+    judged = evaluations(plan.rounds.count, plan.rounds.evaluate_every)
+    return list(sum_noise.spends(plan, rounds=plan.rounds.count, evaluations=judged))
+
+
 def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bool = False) -> Values:
     """Sums for the federation's normalisation: `statistics/count` [1], `statistics/sum` [F], `statistics/square` [F].
 
     Readings are clipped to their public ranges, and under privacy each unit to `unit_bound`. Nothing under
-    privacy without `statistics_noise`: the schema's ranges normalise then, and no data is read.
+    privacy without `statistics_noise`: the schema's ranges normalise then, and no data is read. Where the site is the
+    unit, clipping and noise come with the sum (client/noise.py).
     """
     privacy = plan.privacy
     windows = data.train
@@ -66,6 +75,10 @@ def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bo
     if not privacy.statistics_noise > 0.0:
         return {}
     _secure(source, simulated)
+    if privacy.site_level:
+        whole = _unit_sums(windows.x, data)
+        count, first, second = np.split(whole, [1, 1 + len(data.features)])
+        return _named(sums.Sums(count=count, total=first, square=second))
     if privacy.unit == "window":
         units = [windows.x[number : number + 1] for number in range(len(windows))]
     else:
@@ -201,11 +214,11 @@ def calibrate(
         _require_noise(plan.privacy.calibration_noise, "calibration")
     task = read_task(plan.task)
     windows = scaled(data.train, task, normalisation)
-    unit = windows.entity if private and plan.privacy.unit == "entity" else None
+    unit = _unit(plan, windows)
     scores = task.loss == "reconstruction"
     counted = calibration.counts(graph, list(tensors), windows.x, unit=unit, scores=scores, isolated=private)
     found: Values = {f"calibration/{name}": array for name, array in counted.items()}
-    if not private:
+    if not plan.privacy.sample_level:
         return found
     bound = mechanisms.summed(calibration.sensitivity(len(tensors), scores=scores), len(windows))
     return _noised(found, bound, plan.privacy.calibration_noise, source)
@@ -273,14 +286,21 @@ def _evaluation(
         given,
         windows.y,
         scale=label_scale(task),
-        unit=windows.entity if private and plan.privacy.unit == "entity" else None,
+        unit=_unit(plan, windows),
         reference=reference,
     )
     named: Values = {f"evaluation/{name}": array for name, array in found.items()}
-    if not private:
+    if not plan.privacy.sample_level:
         return named
     bound = mechanisms.summed(metrics.sensitivity(task.metric), len(windows))
     return _noised(named, bound, plan.privacy.evaluation_noise, source)
+
+
+def _unit(plan: RoundPlan, windows: Windows) -> NDArray[np.integer] | None:
+    """What counts as one in sums, by its number [windows]: a window (None), an entity, or the whole site."""
+    if plan.privacy.mode == "site":
+        return np.zeros(len(windows), np.int64)
+    return windows.entity if plan.privacy.sample_level and plan.privacy.unit == "entity" else None
 
 
 def _loaded(plan: RoundPlan, task: Task, weights: Mapping[str, NDArray[np.generic]]) -> nn.Module:
@@ -294,7 +314,7 @@ def _loaded(plan: RoundPlan, task: Task, weights: Mapping[str, NDArray[np.generi
 def _unit_sums(x: NDArray[np.float32], data: SiteData) -> NDArray[np.float64]:
     """One privacy unit's (count, sums, squares), its windows averaged: [1 + 2F]."""
     found = sums.window_sums(x, data.minimum, data.maximum)
-    return np.concatenate([found.count, found.total, found.square]) / len(x)
+    return np.concatenate([found.count, found.total, found.square]) / max(len(x), 1)
 
 
 def _named(found: sums.Sums) -> Values:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -41,9 +42,13 @@ class SystemRandom:
 
     seeded = False
 
+    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+        """`random`: the operating system's bytes, or a cipher's keystream under a key of these."""
+        self._random = random
+
     def bits(self, n: int) -> NDArray[np.uint64]:
         """`n` independent uniform 64-bit integers."""
-        return np.frombuffer(os.urandom(8 * n), dtype=np.uint64)
+        return np.frombuffer(self._random(8 * n), dtype=np.uint64)
 
     def uniform(self, n: int) -> NDArray[np.float64]:
         """`n` uniforms in (0, 1]."""

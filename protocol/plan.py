@@ -11,6 +11,7 @@ from fedsite.protocol.errors import DocumentError
 from fedsite.protocol.secagg.manifest import SITES_MAX, Terms
 
 SCHEMA: Final = "fedsite.plan/1"
+SITE: Final = "site"  # the unit of noise in sums
 SMALL_NOISES: Final = ("statistics_noise", "evaluation_noise", "calibration_noise")
 
 
@@ -97,7 +98,7 @@ class PrivacyPlan:
     @property
     def units(self) -> tuple[str, ...]:
         """What the run's claims protect, one for each."""
-        return ((self.unit,) if self.sample_level else ()) + (("site",) if self.site_level else ())
+        return ((self.unit,) if self.sample_level else ()) + ((SITE,) if self.site_level else ())
 
     def __post_init__(self) -> None:
         _range("delta", self.delta, 1e-15, 0.1)
