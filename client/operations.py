@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from fedsite.client import data as site_data
-from fedsite.client import pipe
+from fedsite.client import pipe, protect, terms
 from fedsite.client.budget import as_values, from_values
 from fedsite.client.worker import Operation
+from fedsite.privacy.sampling import Source
 from fedsite.protocol import weights
 from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.errors import CHECK, TelemetryError
 from fedsite.telemetry.location import DataLocation
@@ -102,7 +104,8 @@ class Operations:
         from fedsite.privacy import sampling
 
         plan = _plan(blobs["plan"])
-        return _answer(work.statistics(plan, self._load(_task(plan), arguments), sampling.SystemRandom()))
+        source = sampling.SystemRandom()
+        return _answer(work.statistics(plan, self._load(_task(plan), arguments), source), blobs, source)
 
     def train(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """One round of local training, with an evaluation of the incoming model before it when asked."""
@@ -114,8 +117,8 @@ class Operations:
         data = self._load(task, arguments)
         evaluate = bool(arguments.get("evaluate"))
         number = int(arguments["round"])
-        values = work.train_round(plan, data, model, scale, evaluate, sampling.SystemRandom(), number)
-        return _answer(values)
+        source = sampling.SystemRandom()
+        return _answer(work.train_round(plan, data, model, scale, evaluate, source, number), blobs, source)
 
     def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Metric sums of a model on the holdout, and of its int8 graph where one travels along."""
@@ -128,10 +131,11 @@ class Operations:
             onnx_limits.check(blobs["graph"])
         scale = _normalisation(task, arguments)
         data = self._load(task, arguments)
-        values = work.evaluate(plan, data, model, scale, sampling.SystemRandom())
+        source = sampling.SystemRandom()
+        values = work.evaluate(plan, data, model, scale, source)
         if "graph" in blobs:
             values |= parity.sums(plan, data, blobs["graph"], scale)
-        return _answer(values)
+        return _answer(values, blobs, source)
 
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""
@@ -145,7 +149,8 @@ class Operations:
         scale = _normalisation(task, arguments)
         tensors = [str(name) for name in arguments["tensors"]]
         data = self._load(task, arguments)
-        return _answer(work.calibrate(plan, data, blobs["graph"], scale, tensors, sampling.SystemRandom()))
+        source = sampling.SystemRandom()
+        return _answer(work.calibrate(plan, data, blobs["graph"], scale, tensors, source), blobs, source)
 
     def _load(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
         from fedsite.telemetry import loading
@@ -191,7 +196,11 @@ def _checked(blobs: Mapping[str, bytes]) -> tuple[RoundPlan, Task, dict[str, np.
     plan = _plan(blobs["plan"])
     task = _task(plan)
     model = weights.decode(blobs["model"], limit=WEIGHTS_LIMIT)
-    vector.load(work.build(plan, task), model)
+    module = work.build(plan, task)
+    vector.load(module, model)
+    if "manifest" in blobs:
+        shapes = {terms.DELTA + name: model[name].shape for name in vector.trainable(module, plan.model.trainable)}
+        terms.check_deltas(Manifest.parse(blobs["manifest"]), shapes)
     return plan, task, model
 
 
@@ -228,5 +237,9 @@ def _units(plan: RoundPlan, data: SiteData) -> int:
     return units
 
 
-def _answer(values: Mapping[str, np.ndarray]) -> pipe.Message:
-    return pipe.Message(header={}, blobs={"values": weights.encode(values)} if values else {})
+def _answer(values: Mapping[str, np.ndarray], blobs: Mapping[str, bytes], source: Source) -> pipe.Message:
+    """Named arrays, or their vector where a manifest says what is summed."""
+    if "manifest" not in blobs:
+        return pipe.Message(header={}, blobs={"values": weights.encode(values)})
+    manifest = Manifest.parse(blobs["manifest"])
+    return pipe.Message(header={}, blobs={"vector": protect.vector(values, manifest, source)})

@@ -11,6 +11,11 @@ from fedsite.protocol.plan import RoundPlan
 
 CLAIM_SLACK = 0.005  # relative: two machines' floating point, no more
 _STRENGTH = {"none": 0, "sealed": 1, "secagg": 2}
+_NEXT = {
+    "secagg": "policy.minimum_protection=sealed lets the server see this site's own updates",
+    "sealed": "policy.minimum_protection=none lets updates travel readable by the server",
+    "none": "",
+}
 _NOISE = {"statistics": "statistics_noise", "evaluate": "evaluation_noise", "calibrate": "calibration_noise"}
 
 
@@ -30,9 +35,10 @@ def check(plan: RoundPlan, policy: PolicySettings) -> None:
         raise PolicyError(
             f"protection {plan.protection.mode}",
             allowed=policy.minimum_protection,
-            next_step="policy.minimum_protection=none lets updates travel readable by the server",
+            next_step=_NEXT[policy.minimum_protection],
             refusal=RefusalCode.PROTECTION,
         )
+    check_cohort(plan, policy)
     if plan.privacy.mode == "none" and policy.require_privacy:
         raise PolicyError(
             "a run without differential privacy",
@@ -43,6 +49,22 @@ def check(plan: RoundPlan, policy: PolicySettings) -> None:
         raise PolicyError(f"privacy.delta {plan.privacy.delta}", allowed=f"at most {policy.delta} (policy.delta)")
     if plan.local.steps > policy.steps_max:
         raise PolicyError(f"{plan.local.steps} steps a round", allowed=f"at most {policy.steps_max} (policy.steps_max)")
+
+
+def check_cohort(plan: RoundPlan, policy: PolicySettings) -> None:
+    """Refuse a run that may add this site's values to fewer others than its rules want.
+
+    Raises:
+        PolicyError: it may (`cohort`).
+    """
+    terms = plan.protection.terms
+    if plan.protection.mode == "secagg" and min(terms.min_cohort, terms.min_survivors) < policy.cohort_min:
+        raise PolicyError(
+            f"sums over {terms.min_survivors} of {terms.min_cohort} sites",
+            allowed=f"at least {policy.cohort_min} (policy.cohort_min)",
+            next_step="policy.cohort_min=2 lets the one other site work out this one's values",
+            refusal=RefusalCode.COHORT,
+        )
 
 
 def check_epsilon(epsilon: float, policy: PolicySettings, unit: str) -> None:
@@ -91,19 +113,6 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
     if plan.run_id != header.run_id or plan.federation != header.federation:
         raise DocumentError(f"plan of run {plan.run_id}", allowed=header.run_id, refusal=RefusalCode.WRONG_RUN)
     return plan
-
-
-def check_round(plan: RoundPlan, header: Header) -> None:
-    """Refuse a round that the plan does not have.
-
-    Raises:
-        DocumentError: training outside the plan's rounds, or statistics outside round 0 (`wrong-run`).
-    """
-    first, last = {"train": (1, plan.rounds.count), "statistics": (0, 0)}.get(header.kind, (0, 1_000_000))
-    if not first <= header.round <= last:
-        raise DocumentError(
-            f"{header.kind} of round {header.round}", allowed=f"{first} to {last}", refusal=RefusalCode.WRONG_RUN
-        )
 
 
 def evaluates(plan: RoundPlan, header: Header) -> bool:

@@ -1,53 +1,82 @@
-"""What happens to values on their way out, in one visible line: values → bytes → sealed → signed.
+"""What happens to values on their way out, in one visible line: values → vector → masked, or values → sealed.
 
-Clipping and noise come before, where the data is (client/work.py): nothing enters here that may not leave the site. The
-server's view of a sealed reply is its size; of an unsealed one, the values.
+Clipping and the noise of DP-SGD and of small releases come before, where the data is (client/work.py); noise in the sum
+comes here, on the grid that the sum is made on. The server's view of a masked or sealed reply is its size; of values
+outside both, the values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedsite.protocol import sealing, signing
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.client.terms import WEIGHT, ZERO
+from fedsite.protocol import sealing
 from fedsite.protocol.errors import RefusalCode, TrustError
-from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame, Header, ReplyHeader
+from fedsite.protocol.messages import Header, ReplyHeader
 from fedsite.protocol.plan import ProtectionPlan
+from fedsite.protocol.secagg import fixedpoint
+from fedsite.protocol.secagg.manifest import Manifest
+
+if TYPE_CHECKING:
+    from fedsite.privacy.sampling import Source
+
+Values = Mapping[str, NDArray[np.generic]]
 
 
-def protect(
-    values: bytes,
-    header: Header,
-    instruction: str,
-    protection: ProtectionPlan,
-    key: SigningKey,
-    *,
-    body: Mapping[str, Any],
-) -> Frame:
-    """The reply to an instruction that was carried out.
+def vector(values: Values, manifest: Manifest, source: Source) -> bytes:
+    """What this site adds to a sum: weighted, rounded to the sum's grid, noised where the plan says so.
 
     Args:
-        values: encoded arrays (weights.encode); empty when there are none.
+        values: by name, as client/work.py makes them.
+        manifest: of the sum, checked against the plan (terms.check).
+        source: the site's randomness, for noise in the sum.
+
+    Returns:
+        uint32, little-endian, `manifest.words` of them.
+
+    Raises:
+        IntegrityError: a value is missing or has another shape than its field.
+    """
+    weight, given = _weighted(values, manifest)
+    steps = noised(given, weight, manifest, source)
+    return fixedpoint.to_ring(steps).astype("<u4", copy=False).tobytes()
+
+
+def noised(values: Values, weight: float, manifest: Manifest, source: Source) -> NDArray[np.int64]:
+    """The values in whole grid steps, with this site's part of the noise of the sum.
+
+    Args:
+        values: one for each field.
+        weight: of this site, in (0, 1].
+        manifest: of the sum.
+        source: the site's randomness.
+
+    Returns:
+        [word]
+    """
+    return fixedpoint.encode(manifest.fields, values, manifest.scales, sites=manifest.sites, weight=weight)
+
+
+def protect(values: bytes, header: Header, protection: ProtectionPlan) -> dict[str, bytes]:
+    """The blob that carries values outside a secure sum.
+
+    Args:
+        values: encoded arrays (weights.encode).
         header: the instruction's.
-        instruction: SHA-256 of the instruction's header bytes, hex.
         protection: as the accepted plan says.
-        key: the site's identity.
-        body: what may travel readable by the server.
 
     Raises:
         TrustError: the plan wants values sealed and the instruction brings no key to seal them for.
     """
-    blobs: dict[str, bytes] = {}
-    if values and protection.mode == "sealed":
-        if not header.run_key:
-            raise TrustError("the instruction brings no run key", allowed="sealed", refusal=RefusalCode.PROTECTION)
-        blobs["sealed"] = sealing.seal(values, header.run_key, sealing.context(header), header.site_id)
-    elif values and protection.mode == "none":
-        blobs["values"] = values
-    elif values:
-        raise TrustError("values outside a secure sum", allowed=protection.mode, refusal=RefusalCode.PROTECTION)
-    return signing.sign_reply(reply_header(header, instruction, body=body), blobs, key)
+    if protection.mode == "none":
+        return {"values": values}
+    if protection.mode != "sealed" or not header.run_key:
+        raise TrustError("the instruction brings no run key", allowed=protection.mode, refusal=RefusalCode.PROTECTION)
+    return {"sealed": sealing.seal(values, header.run_key, sealing.context(header), header.site_id)}
 
 
 def reply_header(
@@ -71,3 +100,16 @@ def reply_header(
         code=code,
         body=dict(body),
     )
+
+
+def _weighted(values: Values, manifest: Manifest) -> tuple[float, dict[str, NDArray[np.generic]]]:
+    """This site's weight, and its values as the fields take them: `weight` is 1, so that the sum of it is Σw."""
+    given = dict(values)
+    weight = 1.0
+    if any(field.weighted for field in manifest.fields):
+        weight = fixedpoint.weight_of(int(np.asarray(given[WEIGHT]).item()), manifest.examples_max)
+        given[WEIGHT] = np.ones(1)
+    for field in manifest.fields:
+        if field.name.startswith(ZERO) and field.name not in given:
+            given[field.name] = np.zeros(field.shape)
+    return weight, given

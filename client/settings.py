@@ -43,7 +43,8 @@ class PolicySettings:
     """What the site lets the centre ask for; checked before any data is read."""
 
     tasks: tuple[str, ...] | None = None  # names of the tasks allowed; null: any
-    minimum_protection: Literal["sealed", "none"] = "sealed"  # none: updates may travel readable by the server
+    minimum_protection: Literal["secagg", "sealed", "none"] = "sealed"  # none: the server may read single updates
+    cohort_min: int = 3  # sites that a sum must be over, this one included; of 2 each can work out the other's
     require_privacy: bool = True  # false: runs without differential privacy are allowed, and are not private
     epsilon_max: float = 10.0  # ε of all runs on the same data together, per privacy unit, at `delta`
     delta: float = 1e-5  # δ at which `epsilon_max` is counted; a plan may not ask for a larger one
@@ -51,6 +52,7 @@ class PolicySettings:
     bytes_max: int = 1 << 30  # bytes of one instruction
 
     def __post_init__(self) -> None:
+        _range("cohort_min", self.cohort_min, 2, 100_000)
         _range("epsilon_max", self.epsilon_max, 0.0, 1e6)
         _range("delta", self.delta, 1e-15, 0.1)
         _range("steps_max", self.steps_max, 1, 1_000_000)

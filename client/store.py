@@ -31,6 +31,7 @@ _LENGTH = struct.Struct(">Q")
 _FINISHED = "finished"
 _CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
 _FLOOR = "floor"  # run id up to which runs that are not here are not begun
+_ASIDE = ("plan", "secagg", "next")  # what an instruction brings that its values do not depend on
 _AFTER = ("install", "finish")  # what may still come when a run has ended
 
 
@@ -45,13 +46,13 @@ class Outbox:
 
     def accept(self, run_id: str, plan: bytes) -> None:
         """Keep the plan that a run was accepted with."""
-        folder = self._run(run_id)
+        folder = self.folder(run_id)
         private_directory(folder)
         write_atomic(folder / "plan.json", plan)
 
     def plan(self, run_id: str) -> bytes | None:
         """The accepted plan of a run that is still open."""
-        path = self._run(run_id) / "plan.json"
+        path = self.folder(run_id) / "plan.json"
         return path.read_bytes() if path.exists() else None
 
     def reply(self, header: Header) -> Frame | None:
@@ -60,39 +61,45 @@ class Outbox:
         Raises:
             TrustError: it was answered and its bytes are gone, or may have been, or its run has ended (`replayed`).
         """
-        folder = self._run(header.run_id)
+        folder = self.folder(header.run_id)
         path = folder / f"{_name(header)}.reply"
         if path.exists():
             return decode(path.read_bytes())
         ended = header.kind not in _AFTER and (folder / _FINISHED).exists()
         gone = not folder.exists() and header.run_id <= self._floor()
-        if ended or gone or [header.attempt, header.round] <= _closed(folder).get(header.kind, [0, 0]):
+        if ended or gone or [header.attempt, header.round] <= _closed(folder).get(_kind(header), [0, 0]):
             raise _replayed(header)
         return None
 
-    def values(self, header: Header) -> bytes | None:
-        """The noised values released for an earlier attempt of the same work on the same model."""
-        path = self._run(header.run_id) / f"{_work(header)}.values"
+    def values(self, header: Header, manifest: str = "") -> bytes | None:
+        """The noised values released for an earlier attempt of the same work on the same model.
+
+        Args:
+            header: of the instruction.
+            manifest: hash of the manifest of their sum, which settles their grid; empty outside a secure sum.
+        """
+        path = self.folder(header.run_id) / f"{_work(header)}.values"
         if not path.exists():
             return None
         digest, _, data = path.read_bytes().partition(b"\n")
-        return data if digest.decode("ascii") == _basis(header) else None
+        return data if digest.decode("ascii") == _basis(header, manifest) else None
 
-    def keep_values(self, header: Header, data: bytes) -> None:
+    def keep_values(self, header: Header, data: bytes, manifest: str = "") -> None:
         """Keep released values: another attempt sends these again instead of paying for new ones."""
-        folder = self._run(header.run_id)
+        folder = self.folder(header.run_id)
         private_directory(folder)
-        write_atomic(folder / f"{_work(header)}.values", _basis(header).encode("ascii") + b"\n" + data)
+        write_atomic(folder / f"{_work(header)}.values", _basis(header, manifest).encode("ascii") + b"\n" + data)
 
     def keep_reply(self, header: Header, frame: Frame) -> None:
         """Keep a reply, before it is sent; drop older ones of its kind, and values that no attempt will ask for."""
-        folder = self._run(header.run_id)
+        folder = self.folder(header.run_id)
         private_directory(folder)
         write_atomic(folder / f"{_name(header)}.reply", encode(frame))
-        held = sorted((_position(path), path) for path in folder.glob(f"*-{header.kind}-*.reply"))
+        kind = _kind(header)
+        held = sorted((_position(path), path) for path in folder.glob(f"*-{kind}-*.reply"))
         if dropped := held[:-KEEP_REPLIES]:
             closed = _closed(folder)
-            closed[header.kind] = max(dropped[-1][0], closed.get(header.kind, [0, 0]))
+            closed[kind] = max(dropped[-1][0], closed.get(kind, [0, 0]))
             write_atomic(folder / _CLOSED, documents.canonical(closed))
         for _, path in dropped:
             path.unlink(missing_ok=True)
@@ -102,7 +109,7 @@ class Outbox:
 
     def finish(self, run_id: str) -> None:
         """Drop everything of a run but the fact that it has ended, and what is left of runs that ended long ago."""
-        self._end(self._run(run_id))
+        self._end(self.folder(run_id))
         self._forget(self._clock() - REMEMBERED_S)
 
     def tidy(self) -> list[str]:
@@ -145,7 +152,12 @@ class Outbox:
         path = self.directory / _FLOOR
         return path.read_text(encoding="ascii") if path.exists() else ""
 
-    def _run(self, run_id: str) -> Path:
+    def folder(self, run_id: str) -> Path:
+        """Where everything kept of a run lies, and what goes with it; not made here.
+
+        Raises:
+            TrustError: not a run's id.
+        """
         if not run_id.isalnum() or len(run_id) > 64:
             raise TrustError(f"run id {run_id[:64]!r}", allowed="a ULID", refusal=RefusalCode.MALFORMED)
         return self.directory / run_id
@@ -187,18 +199,28 @@ def release_name(header: Header, values: bytes) -> str:
     return f"{_work(header)}-{hashlib.sha256(values).hexdigest()}"
 
 
+def _kind(header: Header) -> str:
+    """A stage of a sum is a kind of its own for each purpose."""
+    return f"{header.kind}.{header.purpose}" if header.purpose else header.kind
+
+
 def _name(header: Header) -> str:
-    return f"{header.round:06d}-{header.kind}-{header.attempt}"
+    return f"{header.round:06d}-{_kind(header)}-{header.attempt}"
 
 
 def _work(header: Header) -> str:
     return f"{header.round:06d}-{header.kind}"
 
 
-def _basis(header: Header) -> str:
-    """What the values were computed from: the same work on other weights is new work, and is paid for again."""
-    blobs = {name: digest for name, digest in header.blobs.items() if name != "plan"}
-    return hashlib.sha256(documents.canonical([header.plan_hash, header.model_hash, blobs, header.body])).hexdigest()
+def _basis(header: Header, manifest: str) -> str:
+    """What the values were computed from: the same work on other weights is new work, and is paid for again.
+
+    Under whose masks they go, and which sum comes next, is no part of it.
+    """
+    blobs = {name: digest for name, digest in header.blobs.items() if name not in _ASIDE}
+    body = {name: value for name, value in header.body.items() if name not in _ASIDE}
+    parts = [header.plan_hash, header.model_hash, blobs, body] + ([manifest] if manifest else [])
+    return hashlib.sha256(documents.canonical(parts)).hexdigest()
 
 
 def _position(path: Path) -> list[int]:

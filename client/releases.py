@@ -1,0 +1,175 @@
+"""What a site releases and pays for: reserved before data is read, charged before it leaves, free when sent again.
+
+A release is the noised values of one piece of work, as they will be sent, sealed or masked. Another attempt at the same
+work sends these again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from fedsite.client import data, pipe, policy
+from fedsite.client.budget import Budget, as_values, from_values
+from fedsite.client.settings import Settings
+from fedsite.client.store import Outbox, release_name
+from fedsite.privacy.accounting import Spend
+from fedsite.protocol import instants
+from fedsite.protocol.messages import Header
+from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.telemetry.task import read_task
+
+
+class Worker(Protocol):
+    """Whoever holds torch and the data (worker_link.WorkerLink; tests have their own)."""
+
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], blobs: Mapping[str, bytes], *, timeout_s: float
+    ) -> pipe.Message:
+        """Do one operation or raise."""
+
+
+class Releases:
+    """The way to the worker, past the budget."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        worker: Worker,
+        budget: Callable[[], Budget],
+        outbox: Outbox,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Put the parts together; arguments as for handler.Handler."""
+        self._settings = settings
+        self._worker = worker
+        self._open_budget = budget
+        self._outbox = outbox
+        self._clock = clock
+
+    def accept(self, header: Header, plan: RoundPlan) -> None:
+        """Reserve what the whole run costs, have the worker check model and data, and keep the plan.
+
+        Raises:
+            BudgetError, PolicyError: it costs more than the site allows, or than the plan claims.
+            Others of the tree: the worker's refusal; what was reserved is free again.
+        """
+        private = plan.privacy.mode != "none"
+        if private:
+            self._reserve(plan)
+        try:
+            self._ask(header, plan, {})
+        except Exception:
+            if private and self._outbox.plan(plan.run_id) is None:
+                # Nothing has been read out of the data: what was set aside for it is free again.
+                with self._budget() as budget:
+                    budget.cancel(plan.run_id)
+            raise
+        self._outbox.accept(plan.run_id, plan.encode())
+
+    def values(
+        self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], manifest: Manifest | None = None
+    ) -> bytes:
+        """The values to send: those of an earlier attempt at the same work, or new ones, charged before they return.
+
+        Args:
+            header: of the instruction.
+            plan: the accepted one.
+            blobs: what the work is done on.
+            manifest: of the sum they are for; None outside a secure sum.
+
+        Returns:
+            Encoded arrays (weights.encode), or for a sum its vector (protect.vector).
+        """
+        terms = "" if manifest is None else manifest.hash.hex()
+        spends, values = policy.price(plan, header), self._outbox.values(header, terms)
+        if spends:
+            task = read_task(plan.task)
+            source = data.source_id(task, data.location(self._settings, task))
+            known = "" if values is None else release_name(header, values)
+            with self._budget() as budget:
+                budget.authorise(plan.run_id, known, spends, source=source)
+        if values is None:
+            values = self._compute(header, plan, blobs, manifest)
+            self._outbox.keep_values(header, values, terms)
+        self._charge(plan, release_name(header, values), spends)
+        return values
+
+    def finish(self, run_id: str) -> None:
+        """Give back what a run reserved and did not use."""
+        with self._budget() as budget:
+            budget.finish(run_id, instants.text(self._clock()))
+
+    def _compute(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], manifest: Manifest | None) -> bytes:
+        given = blobs if manifest is None else {**blobs, "manifest": manifest.encode()}
+        try:
+            answer = self._ask(header, plan, given)
+        except Exception:
+            if header.kind == "calibrate":
+                # The graph is the centre's: that it never ended, or killed the worker, can be a fact about the data.
+                self._charge(plan, f"{header.round}/{header.kind}/failed", policy.price(plan, header))
+            raise
+        return bytes(answer.blobs["values" if manifest is None else "vector"])
+
+    def _ask(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes]) -> pipe.Message:
+        arguments = {
+            "location": data.plain(data.location(self._settings, read_task(plan.task))),
+            "round": header.round,
+            "normalisation": header.body.get("normalisation"),
+            "tensors": header.body.get("tensors"),
+            "evaluate": policy.evaluates(plan, header),
+        }
+        return self._worker.call(
+            header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
+        )
+
+    def _charge(self, plan: RoundPlan, release: str, spends: Sequence[Spend]) -> None:
+        if spends:
+            with self._budget() as budget:
+                budget.commit(plan.run_id, release, spends, instants.text(self._clock()))
+
+    def _reserve(self, plan: RoundPlan) -> None:
+        """Set the whole run's cost aside, when with it the data stays within the site's cap."""
+        rules, task = self._settings.policy, read_task(plan.task)
+        unit, source = plan.privacy.unit, data.source_id(task, data.location(self._settings, task))
+        with self._budget() as budget:
+            spent = budget.charged(unit, source, without=plan.run_id)
+        answer = self._worker.call(
+            "cost",
+            {"spent": as_values(spent), "delta": rules.delta},
+            {"plan": plan.encode()},
+            timeout_s=self._settings.agent.operation_s,
+        )
+        policy.check_claim(float(answer.header["claim"]), plan)
+        policy.check_epsilon(float(answer.header["epsilon"]), rules, unit)
+        with self._budget() as budget:
+            budget.reserve(
+                run_id=plan.run_id,
+                unit=unit,
+                source=source,
+                task=plan.task_name,
+                plan_hash=plan.hash,
+                spends=from_values(answer.header["spends"]),
+                epsilon=float(answer.header["run"]),
+                delta=rules.delta,
+                now=instants.text(self._clock()),
+            )
+
+    @contextlib.contextmanager
+    def _budget(self) -> Iterator[Budget]:
+        budget = self._open_budget()
+        try:
+            yield budget
+        finally:
+            budget.close()
+
+    def _seconds_left(self, header: Header) -> float:
+        longest = self._settings.agent.operation_s
+        if not header.expires:
+            return longest
+        left = (instants.read(header.expires) - self._clock()).total_seconds()
+        return max(0.0, min(left, longest))
