@@ -35,6 +35,11 @@ def issue(identity: VerifyKey, expires: datetime, federation: str, key: SigningK
     return body + key.sign(enc(_LABEL, ids.id_bytes(federation), body))
 
 
+def expires(data: bytes) -> datetime:
+    """Until when a certified identity of ours holds; nothing is verified."""
+    return datetime.fromtimestamp(struct.unpack(">Q", data[32:_BODY])[0], UTC)
+
+
 def verify(data: bytes, federation: Federation, now: datetime) -> VerifyKey:
     """The identity that is certified.
 
@@ -49,10 +54,9 @@ def verify(data: bytes, federation: Federation, now: datetime) -> VerifyKey:
     body = data[:_BODY]
     message = enc(_LABEL, ids.id_bytes(federation.id), body)
     federation.verify_key.verify(data[_BODY:], message, "certified identity")
-    expires = datetime.fromtimestamp(struct.unpack(">Q", body[32:])[0], UTC)
-    if now >= expires:
+    if now >= expires(data):
         raise TrustError(
-            f"a site's certified identity expired at {instants.text(expires)}",
+            f"a site's certified identity expired at {instants.text(expires(data))}",
             next_step="that site joins again: fedsite join file:TOKENFILE",
         )
     return VerifyKey(body[:32])

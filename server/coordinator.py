@@ -17,17 +17,19 @@ from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import checkpoint, evaluation
-from fedsite.server.cohort import Cohort
-from fedsite.server.exchange import Exchange, Question
+from fedsite.server.cohort import Cohort, statistics_sum
+from fedsite.server.exchange import Exchange
 from fedsite.server.journal import Journal
 from fedsite.server.link import Failure, Link, SiteLink
+from fedsite.server.question import Question
 from fedsite.server.record import Record
 from fedsite.server.rounds import Rules
 from fedsite.server.runs import RunDirectory
+from fedsite.server.secagg import SecureSums
 from fedsite.server.session import RunEndedError, RunOutcome, Session
 from fedsite.server.strategies import registry
 from fedsite.server.strategies.strategy import ServerState
-from fedsite.server.training import Model, Training
+from fedsite.server.training import Model, Training, keep, train_sum
 from fedsite.telemetry.task import read_task
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Coordinator:
         journal: Journal,
         key: SigningKey,
         run_key: RunKey | None,
-        attempt: int = 1,
+        epoch: int = 1,
         publish: Publisher | None = None,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
@@ -86,8 +88,8 @@ class Coordinator:
             link: transport to the sites.
             journal: of this run; this is its one writer.
             key: the federation's, signs instructions.
-            run_key: opens sealed values; None in protection mode none.
-            attempt: from 1, rises with every resume.
+            run_key: opens sealed values; None in the other protection modes.
+            epoch: from 1, rises with every resume.
             publish: makes the release; None leaves it out.
             stopping: asked often; True ends the run.
             clock: monotonic seconds.
@@ -98,12 +100,12 @@ class Coordinator:
         self._plan = run.plan()
         self._clock = clock
         self._publish = publish
-        self._attempt = attempt
+        self._epoch = epoch
         self._interrupted = stopping
         self._closing = False
         exchange = Exchange(
             plan=self._plan,
-            attempt=attempt,
+            epoch=epoch,
             link=link,
             key=key,
             run_key=run_key,
@@ -112,15 +114,26 @@ class Coordinator:
             clock=clock,
             now=now,
         )
+        record = Record(self._plan)
         self._session = Session(
             plan=self._plan,
             task=read_task(self._plan.task),
             link=link,
             exchange=exchange,
+            sums=SecureSums(
+                plan=self._plan,
+                exchange=exchange,
+                link=link,
+                journal=journal,
+                note=record.secure_sum,
+                stopping=self._stopping,
+                clock=clock,
+            ),
             journal=journal,
-            record=Record(self._plan),
+            record=record,
             stopping=self._stopping,
             clock=clock,
+            now=now,
             wait=wait,
         )
         self._cohort = Cohort(self._session)
@@ -169,10 +182,8 @@ class Coordinator:
     def _drive(self) -> None:
         session, plan = self._session, self._plan
         model, known = self._start()
-        session.journal.record("started", attempt=self._attempt, round=model.round, rounds=plan.rounds.count)
-        total = self._cohort.gather()
-        noise = plan.privacy.statistics_noise if plan.privacy.mode != "none" else 0.0
-        normalisation = known or evaluation.plain(evaluation.normalisation(session.task, total, noise))
+        session.journal.record("started", attempt=self._epoch, round=model.round, rounds=plan.rounds.count)
+        normalisation = self._prepare(model, known)
         training = Training(
             session,
             self._cohort,
@@ -198,6 +209,21 @@ class Coordinator:
         self._release = self._publish.deliver(
             session, self._cohort, candidate, normalisation, fp32=model.metric, int8=int8
         )
+
+    def _prepare(self, model: Model, known: dict[str, list[float]]) -> dict[str, list[float]]:
+        """Have the sites accept the plan; the normalisation of the run, from their statistics where it reads them."""
+        session, plan = self._session, self._session.plan
+        first = train_sum(session, self._run.launch().trained, model, model.round + 1)
+        if known or not evaluation.reads_statistics(plan):
+            self._cohort.gather(first)
+            return known or evaluation.plain(evaluation.normalisation(session.task, None))
+        self._cohort.gather(statistics_sum(session))
+        total = self._cohort.statistics(first)
+        noise = plan.privacy.statistics_noise if plan.privacy.mode != "none" else 0.0
+        found = evaluation.plain(evaluation.normalisation(session.task, total, noise))
+        # A site opens this sum once: a driver that takes over has to know what came of it.
+        keep(session, self._run, model, found)
+        return found
 
     def _start(self) -> tuple[Model, dict[str, list[float]]]:
         """The newest checkpoint and its normalisation, or the initial model."""

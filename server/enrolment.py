@@ -16,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fedsite.protocol import certificates, documents, instants, shape, site_document, tokens
+from fedsite.protocol import certificates, certified, documents, instants, shape, site_document, tokens
 from fedsite.protocol.enrolment import Answer, Offer, Request, open_request, refusal, sign_answer
 from fedsite.protocol.errors import FedsiteError, StorageError, TrustError
 from fedsite.protocol.keys import check_node_key
@@ -111,6 +111,7 @@ class Enrolment:
             identity=request.verify_key.raw,
             node_key=node_key,
             certificate=certificates.der(certificate),
+            certified=certified.issue(request.verify_key, checked.not_after, federation.id, self._keys.signing),
             enrolled=known.enrolled if known is not None else instants.text(now),
             expires=checked.not_after,
         )

@@ -29,14 +29,14 @@ class Total:
         self._sums: dict[str, NDArray[np.float64]] = {}
         self.count = 0  # sites
 
-    def add(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Add one site's arrays; those of another prefix are not for this total."""
+    def add(self, values: Mapping[str, NDArray[Any]], sites: int = 1) -> None:
+        """Add the arrays of one site, or of several summed; those of another prefix are not for this total."""
         found = {name: value for name, value in values.items() if name.startswith(self._prefix)}
         for name, value in found.items():
             key = name.removeprefix(self._prefix)
             # A copy at first: the reply's own array is not kept alive.
             self._sums[key] = self._sums[key] + value if key in self._sums else np.array(value, np.float64)
-        self.count += bool(found)
+        self.count += sites if found else 0
 
     @property
     def sums(self) -> Mapping[str, NDArray[np.float64]]:
@@ -60,7 +60,7 @@ def calibrates(plan: RoundPlan) -> bool:
 
 
 def statistics_shapes(task: Task) -> dict[str, Shape]:
-    """What `prepare` answers with."""
+    """What `statistics` answers with."""
     features = len(task.feature_names)
     return {f"{STATISTICS}count": (1,), f"{STATISTICS}sum": (features,), f"{STATISTICS}square": (features,)}
 
@@ -94,8 +94,22 @@ def normalisation(task: Task, total: Total | None, statistics_noise: float = 0.0
 
 def value(task: Task, total: Total) -> float | None:
     """The task's metric of summed evaluations; None where there is nothing to judge."""
-    found = metrics.value(task.metric, total.sums) if total.count else None
+    # In a secure sum an array that no site has is there too, and zero.
+    sums = {name: item for name, item in total.sums.items() if name != _REFERENCE or item.any()}
+    found = metrics.value(task.metric, sums) if total.count else None
     return found if found is None else float(found)
+
+
+def comparable(one: Total, other: Total) -> bool:
+    """Whether two evaluations are of the same number of windows; a secure sum says so only up to its grid."""
+    return math.isclose(_windows(one), _windows(other), rel_tol=1e-6, abs_tol=1e-3)
+
+
+def _windows(total: Total) -> float:
+    sums = total.sums
+    if "correct" in sums:
+        return float(sums["correct"][1])
+    return float(sum(sums[name].sum() for name in ("count", "confusion", "histogram") if name in sums))
 
 
 def plain(found: Normalisation) -> dict[str, list[float]]:

@@ -6,88 +6,45 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fedsite.protocol import instants, signing, weights
+from fedsite.protocol import instants, signing
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame, Header, Kind, ReplyHeader, read_header
+from fedsite.protocol.messages import Frame, Header, ReplyHeader, read_header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import rounds
 from fedsite.server.journal import Journal
 from fedsite.server.link import Failure, Link, SiteLink
 from fedsite.server.overdue import Late, Overdue
-from fedsite.server.replies import Expected, read_values
-from fedsite.server.rounds import Count, Reply, RoundState, Rules, Status
+from fedsite.server.question import Answer, Question, Result, SiteAnswer
+from fedsite.server.replies import read_raw, read_values
+from fedsite.server.rounds import Reply, Status
 
 SLICE_S = 0.5  # longest wait before stop requests are looked at, seconds
 GRACE_S = 30.0  # an instruction outlives its deadline by this, so that a site's clock may be off
+SPARE_S = 1.0  # once there is enough, the rest has as long again as it took so far, and this, seconds
+EPOCH = 1000  # attempt numbers of one driver
 
 _log = logging.getLogger(__name__)
-Take = Callable[[SiteLink, ReplyHeader, weights.Arrays], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked of every site of an exchange."""
-
-    kind: Kind
-    round: int
-    rules: Rules
-    body: Mapping[str, Any] = field(default_factory=dict)
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
-    model_hash: str = ""
-    expected: Expected = field(default_factory=Expected)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteAnswer:
-    """What one site's part in an exchange was."""
-
-    status: Status
-    code: str | None
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    body: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How an exchange ended."""
-
-    state: RoundState
-    seconds: float
-    answers: Mapping[str, SiteAnswer]  # by site id, of every site asked
-    late: Sequence[Late] = ()  # what came meanwhile, to this question or to earlier ones
-
-    @property
-    def participants(self) -> tuple[str, ...]:
-        """Ids of the sites whose answers counted."""
-        return self.state.having(Status.OK)
-
-    @property
-    def bytes_up(self) -> int:
-        """Bytes received."""
-        return sum(answer.bytes_up for answer in self.answers.values())
-
-    @property
-    def bytes_down(self) -> int:
-        """Bytes sent."""
-        return sum(answer.bytes_down for answer in self.answers.values())
+Taking = Callable[[Answer], None]
 
 
 class Exchange:
-    """Asks sites questions in the name of one run and attempt."""
+    """Asks sites questions in the name of one run and attempt.
+
+    Attempt numbers rise through the whole run: epoch e of its drivers begins at (e - 1) * EPOCH + 1, and each sum that
+    is tried again takes the next one.
+    """
 
     def __init__(
         self,
         *,
         plan: RoundPlan,
-        attempt: int,
+        epoch: int,
         link: Link,
         key: SigningKey,
         run_key: RunKey | None,
@@ -97,7 +54,8 @@ class Exchange:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._plan = plan
-        self._attempt = attempt
+        self._last = epoch * EPOCH
+        self.attempt = self._last - EPOCH + 1
         self._link = link
         self._key = key
         self._run_key = run_key
@@ -108,10 +66,16 @@ class Exchange:
         self._now = now
         self._overdue = Overdue(link, journal, clock)
 
-    def ask(self, question: Question, sites: Sequence[SiteLink], take: Take | None = None) -> Result:
-        """Ask `sites`, best first, and hand each counted answer to `take`, one at a time.
+    def renew(self) -> bool:
+        """Go on under the next attempt number; false when this driver has used up all of its own."""
+        self.attempt = min(self.attempt + 1, self._last)
+        return self.attempt < self._last
 
-        `take` is called before the next reply is opened, and keeps nothing of it that it does not copy.
+    def ask(self, question: Question, sites: Sequence[SiteLink], take: Taking | None = None) -> Result:
+        """Ask `sites`, best first, and hand each answer that is in time to `take`, one at a time.
+
+        `take` is called before the next reply is opened, and keeps nothing of it that it does not copy. What it raises
+        of our own errors makes the answer invalid.
         """
         return _Asking(self, question, sites, take).run()
 
@@ -120,18 +84,20 @@ class Exchange:
         expires = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=question.rules.deadline_s + GRACE_S)
         header = Header(
             kind=question.kind,
+            purpose=question.purpose or "",
             federation=self._plan.federation,
             site_id=site.site_id,
             run_id=self._plan.run_id,
             round=question.round,
-            attempt=self._attempt,
+            attempt=self.attempt,
             plan_hash=self._plan.hash,
             model_hash=question.model_hash,
             run_key=self._public,
             expires=instants.text(expires),
             body=dict(question.body),
         )
-        return signing.sign_instruction(header, question.blobs, self._key)
+        blobs = {**question.blobs, **question.each.get(site.site_id, {})}
+        return signing.sign_instruction(header, blobs, self._key)
 
 
 @dataclass(slots=True)
@@ -145,7 +111,7 @@ class _Sent:
 class _Asking:
     """One question on its way."""
 
-    def __init__(self, desk: Exchange, question: Question, sites: Sequence[SiteLink], take: Take | None) -> None:
+    def __init__(self, desk: Exchange, question: Question, sites: Sequence[SiteLink], take: Taking | None) -> None:
         self._desk = desk
         self._question = question
         self._sites = {site.site_id: site for site in sites}
@@ -158,12 +124,12 @@ class _Asking:
         desk, question = self._desk, self._question
         started = desk._clock()
         self._state, effects = rounds.open_round(
-            question.rules, number=question.round, attempt=desk._attempt, candidates=list(self._sites), at=started
+            question.rules, number=question.round, attempt=desk.attempt, candidates=list(self._sites), at=started
         )
         asked = [site for effect in effects if isinstance(effect, rounds.Ask) for site in effect.sites]
         desk._journal.record(
             "asked",
-            phase=question.kind,
+            **self._phase,
             round=question.round,
             sites=[self._sites[site].name for site in asked],
             deadline_s=question.rules.deadline_s,
@@ -174,6 +140,7 @@ class _Asking:
                 self._step(rounds.Stop(at=desk._clock()))
                 break
             self._receive()
+            self._hurry()
             self._step(rounds.Tick(at=desk._clock()))
         seconds = desk._clock() - started
         unanswered = {message: self._as_late(sent.site) for message, sent in self._sent.items()}
@@ -188,7 +155,7 @@ class _Asking:
         for (site, frame), message in zip(frames, ids, strict=True):
             down = frame.size if message is not None else 0
             self._answers[site.site_id] = SiteAnswer(
-                status=Status.ASKED, code=None, seconds=0.0, bytes_up=0, bytes_down=down
+                status=Status.ASKED, code=None, seconds=0.0, bytes_up=0, bytes_down=down, charged=down > 0
             )
             if message is None:
                 self._lost(site, "could not be sent")
@@ -209,37 +176,56 @@ class _Asking:
             if self._state.outcome is not None:
                 return
 
+    def _hurry(self) -> None:
+        """Bring the deadline closer once there is enough."""
+        state = self._state
+        if state.outcome is None and self._question.enough():
+            passed = self._desk._clock() - state.opened_at
+            sooner = min(state.rules.deadline_s, 2 * passed + SPARE_S)
+            self._state = dataclasses.replace(state, rules=dataclasses.replace(state.rules, deadline_s=sooner))
+            self._question = dataclasses.replace(self._question, enough=lambda: False)
+
     def _answer(self, sent: _Sent, frame: Frame) -> None:
         """Verify, open and count one reply; whatever is wrong with it is that site's outcome, not the run's."""
-        status, code, values, reply = Status.INVALID, None, {}, None
+        at = self._desk._clock()
+        told = Reply(
+            site=sent.site.site_id, round=self._question.round, attempt=self._desk.attempt, at=at, status=Status.OK
+        )
+        if rounds.ignored(self._state, told) is not None:
+            self._step(told)
+            self._late.append(self._as_late(sent.site))
+            self._desk._overdue.note(self._late[-1])
+            return
+        status, code, reply = Status.INVALID, None, None
         try:
             reply = signing.open_reply(frame, sent.site.public_key, instruction=sent.header)
             code = reply.code
             status = {"ok": Status.OK, "refused": Status.REFUSED, "failed": Status.FAILED}[reply.outcome]
             if status is Status.OK:
-                values = read_values(frame, reply, sent.asked, self._desk._run_key, self._question.expected)
+                self._count(sent, frame, reply)
         except FedsiteError as error:
             status, code = Status.INVALID, error.refusal
             _log.warning("reply of site %s does not count: %s", sent.site.name, error)
-        at = self._desk._clock()
-        effects = self._step(
-            Reply(
-                site=sent.site.site_id,
-                round=self._question.round,
-                attempt=self._desk._attempt,
-                at=at,
-                status=status,  # type: ignore[arg-type]
-                code=code,
-            )
-        )
-        if any(isinstance(effect, rounds.Discard) for effect in effects):
-            self._late.append(self._as_late(sent.site))
-            self._desk._overdue.note(self._late[-1])
-            return
         body = {} if reply is None or status is Status.INVALID else reply.body
         self._note(sent.site, status, code, at, frame.size, body)
-        if Count(site=sent.site.site_id) in effects and self._take is not None and reply is not None:
-            self._take(sent.site, reply, values)
+        self._step(dataclasses.replace(told, status=status, code=code))  # type: ignore[arg-type]
+
+    def _count(self, sent: _Sent, frame: Frame, reply: ReplyHeader) -> None:
+        """Open an ok reply and hand it on.
+
+        Raises:
+            FedsiteError: it is not what it must be.
+        """
+        question = self._question
+        raw = read_raw(frame, reply, question.sizes.get(reply.site_id, {}), next_sum="next" in question.blobs)
+        values = read_values(frame, reply, sent.asked, self._desk._run_key, question.expected, without=set(raw))
+        if self._take is not None:
+            self._take(Answer(site=sent.site, reply=reply, values=values, blobs=raw))
+
+    @property
+    def _phase(self) -> dict[str, str]:
+        question = self._question
+        return {"phase": question.kind} | ({} if question.purpose is None else {"purpose": question.purpose})
 
     def _as_late(self, site: SiteLink) -> Late:
         return Late(site_id=site.site_id, site=site.name, phase=self._question.kind, round=self._question.round)
@@ -260,7 +246,7 @@ class _Asking:
         self._answers[site.site_id] = answer
         self._desk._journal.record(
             "reply",
-            phase=self._question.kind,
+            **self._phase,
             round=self._question.round,
             site=site.name,
             outcome=str(status),

@@ -31,6 +31,7 @@ MIGRATIONS = (
         identity BLOB NOT NULL UNIQUE,
         node_key BLOB NOT NULL UNIQUE,
         certificate BLOB NOT NULL UNIQUE,
+        certified BLOB NOT NULL,
         enrolled TEXT NOT NULL,
         expires TEXT NOT NULL,
         revoked TEXT,
@@ -49,10 +50,15 @@ MIGRATIONS = (
 
 SUPERNODE_LABEL = "supernode"
 
+_COLUMNS = (
+    *("site_id", "name", "node_id", "identity", "node_key", "certificate", "certified"),
+    *("enrolled", "expires", "revoked", "supernode", "labels"),
+)
 _ENROL = """
-    INSERT INTO sites (site_id, name, node_id, identity, node_key, certificate, enrolled, expires)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (site_id) DO UPDATE SET certificate = excluded.certificate, expires = excluded.expires
+    INSERT INTO sites (site_id, name, node_id, identity, node_key, certificate, certified, enrolled, expires)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (site_id) DO UPDATE
+    SET certificate = excluded.certificate, certified = excluded.certified, expires = excluded.expires
 """
 
 
@@ -66,6 +72,7 @@ class Site:
     identity: bytes  # raw Ed25519 public key
     node_key: bytes  # as Flower's header carries it
     certificate: bytes  # DER
+    certified: bytes  # identity that other sites believe (protocol.certified), as long as the certificate
     enrolled: str  # RFC 3339
     expires: datetime
     revoked: str | None = None  # RFC 3339
@@ -148,6 +155,7 @@ class Fleet:
             site.identity,
             site.node_key,
             site.certificate,
+            site.certified,
             site.enrolled,
             site.expires.isoformat(),
         )
@@ -257,8 +265,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _read(db: sqlite3.Connection) -> list[Site]:
-    columns = "site_id, name, node_id, identity, node_key, certificate, enrolled, expires, revoked, supernode, labels"
-    return [_site(row) for row in db.execute(f"SELECT {columns} FROM sites")]  # noqa: S608
+    return [_site(row) for row in db.execute(f"SELECT {', '.join(_COLUMNS)} FROM sites")]  # noqa: S608
 
 
 def _site(row: tuple[Any, ...]) -> Site:
@@ -269,9 +276,10 @@ def _site(row: tuple[Any, ...]) -> Site:
         identity=row[3],
         node_key=row[4],
         certificate=row[5],
-        enrolled=row[6],
-        expires=datetime.fromisoformat(row[7]),
-        revoked=row[8],
-        supernode=bool(row[9]),
-        labels=json.loads(row[10]),
+        certified=row[6],
+        enrolled=row[7],
+        expires=datetime.fromisoformat(row[8]),
+        revoked=row[9],
+        supernode=bool(row[10]),
+        labels=json.loads(row[11]),
     )

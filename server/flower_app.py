@@ -49,7 +49,7 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
         grid: Flower's way to the nodes.
         home: the server's state.
         run: the run.
-        epoch: which start of it this is, from 1: the attempt number in every message.
+        epoch: which start of it this is, from 1: attempt numbers of messages follow from it.
         owner: who we are, for the journal.
     """
     # Flower may start a task twice; whoever comes second has nothing to say to any site.
@@ -81,7 +81,7 @@ def _coordinate(
         journal=journal,
         key=key,
         run_key=run_key(plan, run, key),
-        attempt=epoch,
+        epoch=epoch,
         publish=Publication(Signer(home.releases, key, plan.federation)),
         stopping=lambda: told.is_set() or link.ended or run.stop_file.exists(),
     )
@@ -96,7 +96,7 @@ def run_key(plan: RoundPlan, run: RunDirectory, key: SigningKey) -> sealing.RunK
     Raises:
         IntegrityError: the stored key was stored by another server.
     """
-    if plan.protection.mode == "none":
+    if plan.protection.mode != "sealed":
         return None
     wrapping = sha256(enc("fedsite/run-key-wrapping/1", key.seed, run.run_id.encode("ascii")))
     if run.key_file.exists():

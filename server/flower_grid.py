@@ -76,7 +76,11 @@ class FlowerLink:
             online = {str(node) for node in self._try(self._grid.get_node_ids, [])}
             self._roster = [
                 SiteLink(
-                    site_id=site.site_id, name=site.name, node_id=site.node_id, public_key=VerifyKey(site.identity)
+                    site_id=site.site_id,
+                    name=site.name,
+                    node_id=site.node_id,
+                    public_key=VerifyKey(site.identity),
+                    certified=site.certified,
                 )
                 for site in read_sites(self._database)
                 if site.revoked is None and site.node_id in online

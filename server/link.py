@@ -18,6 +18,7 @@ class SiteLink:
     name: str
     node_id: str  # the transport's own address, decimal text
     public_key: VerifyKey  # the identity it enrolled with
+    certified: bytes = b""  # the same, for other sites (protocol.certified); a site without takes no part in sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ from typing import Any
 
 from fedsite.models import calibration
 from fedsite.protocol import release as manifests
+from fedsite.protocol.encoding import sha256
 from fedsite.protocol.errors import IntegrityError
 from fedsite.protocol.plan import RoundPlan
 from fedsite.server import evaluation, release
 from fedsite.server.cohort import Cohort
 from fedsite.server.evaluation import Total
-from fedsite.server.exchange import Question
+from fedsite.server.question import Question
 from fedsite.server.release import CALIBRATION, Candidate, Graph, Signed, Signer
 from fedsite.server.replies import Expected
 from fedsite.server.rounds import Status
@@ -125,12 +126,13 @@ class Publication:
             rules=session.rules(),
             body={"normalisation": dict(normalisation), "tensors": list(graph.tensors)},
             blobs={"graph": graph.tapped},
+            model_hash=sha256(graph.tapped).hex(),
             expected=Expected(required=graph.shapes(score=score)),
         )
         sites = cohort.everybody()
-        result = session.ask("calibrate", question, sites, lambda _site, _reply, values: total.add(values))
+        result = session.ask("calibrate", question, sites, lambda found: total.add(found.values, found.sites))
         for site_id, answer in result.answers.items():
-            session.record.sites[site_id].calibrated |= answer.bytes_down > 0
+            session.record.sites[site_id].calibrated |= answer.charged
         session.check_stop()
         if result.state.outcome == "abandoned":
             return None, 0.0

@@ -8,21 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedsite.protocol.plan import RoundPlan
-from fedsite.server.exchange import Result
 from fedsite.server.link import SiteLink
+from fedsite.server.question import Result
 from fedsite.server.rounds import Ignored
 from fedsite.server.runs import RESULT_SCHEMA
 
 
 @dataclass(slots=True, kw_only=True)
 class SiteRecord:
-    """One site's part in the run; only `windows` comes from its data, and only without privacy."""
+    """One site's part in the run; nothing of it comes from its data."""
 
     site_id: str
     name: str
     prepared: str = ""  # status of its answer to the plan
     code: str | None = None  # last refusal or failure code
-    windows: int | None = None
     rounds: dict[int, str] = field(default_factory=dict)  # round -> status
     trained: int = 0  # train instructions sent to it: what it was charged for at most
     evaluated: int = 0
@@ -41,7 +40,6 @@ class SiteRecord:
             "name": self.name,
             "prepared": self.prepared,
             "code": self.code,
-            "windows": self.windows,
             "rounds": [{"number": number, "outcome": found} for number, found in sorted(self.rounds.items())],
             "trained": self.trained,
             "installed": self.installed or None,
@@ -89,6 +87,7 @@ class Record:
         self.release_refusal: str | None = None  # why the int8 model was not released
         self._phases: dict[str, dict[str, Any]] = {}
         self._late: Counter[int] = Counter()  # of training rounds
+        self._sums: list[dict[str, Any]] = []
 
     def site(self, link: SiteLink) -> SiteRecord:
         """The record of a site, new if it was not known."""
@@ -117,12 +116,18 @@ class Record:
         for found in self.rounds:
             found.late(self._late.pop(found.number, 0))
 
+    def secure_sum(self, facts: Mapping[str, Any]) -> None:
+        """Add what the journal says of a secure sum, without its hashes."""
+        told = ("round", "purpose", "attempt", "group", "outcome", "reason", "words", "stages")
+        sizes = {"cohort": len(facts["u1"]), "shared": len(facts["u2"]), "survivors": len(facts["u3"])}
+        self._sums.append({name: facts[name] for name in told} | sizes)
+
     def trained(self, number: int, result: Result, *, evaluated: bool, loss: float | None) -> RoundRecord:
         """Add a round of training."""
         for site_id, answer in result.answers.items():
             record = self.sites[site_id]
             record.rounds[number] = str(answer.status)
-            if answer.bytes_down:
+            if answer.charged:
                 # A silent, late or lost site may have trained: it is charged here as it is at home.
                 record.trained += 1
                 record.evaluated += evaluated
@@ -202,11 +207,32 @@ class Record:
                 "noise_multiplier": plan.privacy.noise_multiplier if private else None,
                 "accountant": plan.privacy.accountant if private else None,
             },
+            "secagg": self._secagg(),
             "rounds": [found.plain() for found in self.rounds],
             "sites": [record.plain() for record in sorted(self.sites.values(), key=lambda item: item.name)],
             "phases": list(self._phases.values()),
             "release": None if release is None else dict(release),
             "release_refusal": self.release_refusal,
+        }
+
+    def _secagg(self) -> dict[str, Any] | None:
+        """Cohorts and costs of the secure sums; None where there were none."""
+        if self._plan.protection.mode != "secagg":
+            return None
+        stages: dict[str, dict[str, Any]] = {}
+        for facts in self._sums:
+            for stage in facts["stages"]:
+                entry = stages.setdefault(stage["name"], {**stage, "seconds": 0.0, "bytes_up": 0, "bytes_down": 0})
+                for name in ("seconds", "bytes_up", "bytes_down"):
+                    entry[name] = round(entry[name] + stage[name], 4)
+        terms = self._plan.protection.terms
+        return {
+            "min_cohort": terms.min_cohort,
+            "min_survivors": terms.min_survivors,
+            "colluding": terms.colluding,
+            "groups": self._plan.protection.groups,
+            "stages": list(stages.values()),
+            "sums": self._sums,
         }
 
 

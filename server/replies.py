@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy as np
 from fedsite.protocol import sealing, weights
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import Frame, Header, ReplyHeader
+from fedsite.protocol.secagg import advert
 
 SEALED = "sealed"
 VALUES = "values"
+ADVERT = "advert"  # keys for a sum to come
 LARGEST_WEIGHT = 1e9  # examples a site may say it has
 _SLACK = 64 << 10  # bytes of safetensors header
 
@@ -35,8 +37,40 @@ class Expected:
         return sum(8 * int(np.prod(shape)) for shape in shapes.values()) + 2 * names + 128 * len(shapes) + _SLACK
 
 
+def read_raw(frame: Frame, reply: ReplyHeader, sizes: Mapping[str, int], *, next_sum: bool = False) -> dict[str, bytes]:
+    """The blobs of a reply that are bytes of known lengths: those of a stage of a secure sum, and a riding advert.
+
+    Args:
+        frame: the reply.
+        reply: its header.
+        sizes: bytes of each blob that must be there.
+        next_sum: whether keys for a sum to come were asked for too; a site may do without.
+
+    Raises:
+        IntegrityError: one is missing, or has another length.
+        TrustError: values that nobody masked.
+    """
+    clear = {VALUES, SEALED} & set(reply.blobs)
+    if sizes and clear:
+        raise TrustError(f"blobs {sorted(clear)}", allowed=f"{sorted(sizes)}", refusal=RefusalCode.PROTECTION)
+    wanted = {**sizes, ADVERT: advert.SIZE} if next_sum and ADVERT in reply.blobs else sizes
+    for name, size in wanted.items():
+        found = len(frame.blobs[name]) if name in reply.blobs else None
+        if found != size:
+            code = RefusalCode.TOO_LARGE if found is not None and found > size else RefusalCode.MALFORMED
+            what = f"{found} bytes" if found is not None else "missing"
+            raise IntegrityError(f"blob {name} is {what}", allowed=f"{size} bytes", refusal=code)
+    return {name: frame.blobs[name] for name in wanted}
+
+
 def read_values(
-    frame: Frame, reply: ReplyHeader, asked: Header, key: sealing.RunKey | None, expected: Expected
+    frame: Frame,
+    reply: ReplyHeader,
+    asked: Header,
+    key: sealing.RunKey | None,
+    expected: Expected,
+    *,
+    without: Collection[str] = (),
 ) -> weights.Arrays:
     """Open the values of a reply whose signature has been checked (`signing.open_reply`).
 
@@ -46,16 +80,18 @@ def read_values(
         asked: the header of the instruction it answers.
         key: the run's key; None in protection mode none.
         expected: what the values must be.
+        without: names of blobs that were read by `read_raw`.
 
     Raises:
         IntegrityError: missing, too large, not what was expected, not finite.
         TrustError: values in the clear where the plan says sealed.
     """
     blob = SEALED if key is not None else VALUES
-    wanted = {blob} if expected.required or reply.blobs else set()
-    if set(reply.blobs) != wanted:
-        kind = TrustError if set(reply.blobs) == {VALUES} else IntegrityError
-        raise kind(f"blobs {sorted(reply.blobs)}", allowed=f"{sorted(wanted)}", refusal=RefusalCode.PROTECTION)
+    found = set(reply.blobs) - set(without)
+    wanted = {blob} if expected.required or (found and not without) else set()
+    if found != wanted:
+        kind = TrustError if found == {VALUES} else IntegrityError
+        raise kind(f"blobs {sorted(found)}", allowed=f"{sorted(wanted)}", refusal=RefusalCode.PROTECTION)
     if not wanted:
         return {}
     data = frame.blobs[blob]

@@ -34,6 +34,7 @@ class Status(StrEnum):
     INVALID = "invalid"  # its reply was not what it must be (signature, shape, a value that is not finite)
     UNREACHABLE = "unreachable"  # the instruction could not be delivered, or the link lost it
     SILENT = "silent"  # the round closed before it answered
+    UNUSED = "unused"  # it answered, but the secure sum that it is in was not opened
 
 
 class Ignored(StrEnum):
@@ -173,7 +174,7 @@ def open_round(
 def step(state: RoundState, event: Event) -> tuple[RoundState, list[Effect]]:
     """Take one event. A closed round stays as it is: replies that still arrive are counted as late."""
     if isinstance(event, Reply):
-        why = _ignore(state, event)
+        why = ignored(state, event)
         if why is not None:
             counted = {**state.ignored, why: state.ignored.get(why, 0) + 1}
             state, closing = _decide(replace(state, ignored=counted), event.at)
@@ -194,8 +195,8 @@ def step(state: RoundState, event: Event) -> tuple[RoundState, list[Effect]]:
     return _decide(state, event.at)
 
 
-def _ignore(state: RoundState, reply: Reply) -> Ignored | None:
-    """Why a reply does not count, or None."""
+def ignored(state: RoundState, reply: Reply) -> Ignored | None:
+    """Why a reply does not count whatever is in it, or None."""
     if reply.site not in state.sites:
         return Ignored.UNKNOWN
     if (reply.round, reply.attempt) != (state.number, state.attempt):

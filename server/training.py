@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedsite.protocol import weights
-from fedsite.protocol.messages import ReplyHeader
+from fedsite.protocol.errors import PolicyError
 from fedsite.server import checkpoint, evaluation
 from fedsite.server.checkpoint import Checkpoint
 from fedsite.server.cohort import Cohort
 from fedsite.server.evaluation import EVALUATION, Total
-from fedsite.server.exchange import Question
-from fedsite.server.link import SiteLink
+from fedsite.server.question import Contribution, Question, Result, Upcoming
 from fedsite.server.replies import Expected
 from fedsite.server.rounds import Rules
 from fedsite.server.runs import RunDirectory
 from fedsite.server.session import RunEndedError, Session
-from fedsite.server.strategies.strategy import Aggregator, ServerState, Strategy, Update
+from fedsite.server.strategies.strategy import Aggregate, Aggregator, ServerState, Strategy, Update
 
 DELTA = "delta/"
 
@@ -105,20 +105,21 @@ class Training:
             expected=Expected(required=self._required, optional=optional),
         )
 
-        def take(_site: SiteLink, _reply: ReplyHeader, values: weights.Arrays) -> None:
-            total.add(values)
-            quantized.add(values)
+        def take(found: Contribution) -> None:
+            total.add(found.values, found.sites)
+            quantized.add(found.values, found.sites)
 
         sites = self._cohort.everybody()
         result = self._session.ask("evaluate", question, sites, take)
         for site_id, answer in result.answers.items():
-            self._session.record.sites[site_id].evaluated += answer.bytes_down > 0
+            self._session.record.sites[site_id].evaluated += answer.charged
         self._session.check_stop()
         if result.state.outcome == "abandoned":
             return None
         self._judged(model, total)
-        # The two figures are compared, so they are of the same sites.
-        return evaluation.value(self._session.task, quantized) if quantized.count == total.count else None
+        # The two figures are compared, so they are of the same windows.
+        same = quantized.count == total.count and evaluation.comparable(total, quantized)
+        return evaluation.value(self._session.task, quantized) if same else None
 
     def _round(self, number: int, model: Model) -> Model | None:
         """One round; None when it was abandoned."""
@@ -127,10 +128,10 @@ class Training:
         aggregator = self._strategy.aggregator(model.state, self._trained)
         losses, judged = _Losses(), Total(EVALUATION)
 
-        def take(site: SiteLink, _reply: ReplyHeader, values: weights.Arrays) -> None:
-            _add(aggregator, site, values)
-            losses.add(values)
-            judged.add(values)
+        def take(found: Contribution) -> None:
+            _add(aggregator, found)
+            losses.add(found.values)
+            judged.add(found.values, found.sites)
 
         bounds = plan.rounds
         question = Question(
@@ -142,16 +143,17 @@ class Training:
             body={"normalisation": self._normalisation, "evaluate": evaluate},
             blobs={"model": model.encoded},
             model_hash=model.hash,
-            expected=self._expected(model, evaluate),
+            expected=train_values(session, self._trained, model, evaluate),
+            following=self._following(number, model),
         )
-        result = session.ask("train", question, self._cohort.round(), take)
+        result, aggregate = _aggregated(session.ask("train", question, self._cohort.round(), take), aggregator)
         done = session.record.trained(number, result, evaluated=evaluate, loss=losses.mean)
         session.check_stop()
         if evaluate and result.state.outcome != "abandoned":
             self._judged(model, judged)
         following = None
-        if result.state.outcome != "abandoned":
-            following = Model.of(self._strategy.apply(model.state, aggregator.result()), number)
+        if aggregate is not None:
+            following = Model.of(self._strategy.apply(model.state, aggregate), number)
             self._save(following)
         facts = {key: value for key, value in done.plain().items() if key not in ("number", "metric")}
         session.journal.record("round_finished", round=number, **facts)
@@ -163,16 +165,15 @@ class Training:
         due = model.round > 0 and model.round % every == 0
         return due and not model.judged and evaluation.evaluates(self._session.plan)
 
-    def _expected(self, model: Model, evaluate: bool) -> Expected:
-        private = self._session.plan.privacy.mode != "none"
-        required = {DELTA + name: model.state.params[name].shape for name in self._trained} | {"weight": (1,)}
-        if not private:
-            required["loss"] = (1,)
-        return Expected(
-            required=required | (self._required if evaluate else {}),
-            optional=self._optional if evaluate else {},
-            weight=1.0 if private else None,
-        )
+    def _following(self, number: int, model: Model) -> Upcoming | None:
+        """The sum after round `number`, if that one succeeds."""
+        session = self._session
+        if number < session.plan.rounds.count:
+            return train_sum(session, self._trained, model, number + 1)
+        if evaluation.evaluates(session.plan) and not session.plan.release.enabled:
+            expected = Expected(required=self._required, optional=self._optional)
+            return Upcoming(purpose="evaluate", round=number, expected=expected)
+        return None
 
     def _judged(self, model: Model, total: Total) -> None:
         model.judged = True
@@ -186,20 +187,29 @@ class Training:
             if not np.isfinite(model.state.params[name]).all():
                 reason = f"{name} is not finite after round {model.round}: a lower local.learning_rate may help"
                 raise RunEndedError("failed", reason)
-        started = session.clock()
-        memory = model.state.memory
-        facts = Checkpoint(
-            run_id=session.plan.run_id,
-            plan_hash=session.plan.hash,
-            round=model.round,
-            model_hash=model.hash,
-            memory_hash=weights.digest(dict(memory)) if memory else "",
-            normalisation={name: tuple(values) for name, values in self._normalisation.items()},
-            trained={site: record.trained for site, record in session.record.sites.items()},
-        )
-        path = checkpoint.save(self._run.checkpoints, facts, model.state, model.encoded)
-        session.record.phase("checkpoint", session.clock() - started)
-        session.journal.record("checkpoint", round=model.round, path=str(path), model_hash=model.hash)
+        keep(session, self._run, model, self._normalisation)
+
+
+def keep(session: Session, run: RunDirectory, model: Model, normalisation: Mapping[str, list[float]]) -> None:
+    """Write a checkpoint of a model and of what training needs beside it.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    started = session.clock()
+    memory = model.state.memory
+    facts = Checkpoint(
+        run_id=session.plan.run_id,
+        plan_hash=session.plan.hash,
+        round=model.round,
+        model_hash=model.hash,
+        memory_hash=weights.digest(dict(memory)) if memory else "",
+        normalisation={name: tuple(values) for name, values in normalisation.items()},
+        trained={site: record.trained for site, record in session.record.sites.items()},
+    )
+    path = checkpoint.save(run.checkpoints, facts, model.state, model.encoded)
+    session.record.phase("checkpoint", session.clock() - started)
+    session.journal.record("checkpoint", round=model.round, path=str(path), model_hash=model.hash)
 
 
 class _Losses:
@@ -219,6 +229,36 @@ class _Losses:
         return self._sum / self._weight if self._weight else None
 
 
-def _add(aggregator: Aggregator, site: SiteLink, values: weights.Arrays) -> None:
+def _aggregated(result: Result, aggregator: Aggregator) -> tuple[Result, Aggregate | None]:
+    """What the updates amount to; where they are too few for the strategy, the round is abandoned for that reason."""
+    if result.state.outcome == "abandoned":
+        return result, None
+    try:
+        return result, aggregator.result()
+    except PolicyError as error:
+        reason = f"{error.found}, {error.allowed}"
+        state = dataclasses.replace(result.state, outcome="abandoned", reason=reason)
+        return dataclasses.replace(result, state=state), None
+
+
+def _add(aggregator: Aggregator, found: Contribution) -> None:
+    values = found.values
     delta = {name.removeprefix(DELTA): value for name, value in values.items() if name.startswith(DELTA)}
-    aggregator.add(Update(site=site.site_id, delta=delta, weight=float(values["weight"][0])))
+    weight = float(values["weight"][0])
+    aggregator.add(Update(site=found.source, delta=delta, weight=weight, sites=found.sites))
+
+
+def train_values(session: Session, trained: Sequence[str], model: Model, evaluate: bool) -> Expected:
+    """What a round answers with; with the evaluation of the model that it trains from, or without."""
+    private = session.plan.privacy.mode != "none"
+    required, optional = evaluation.evaluation_shapes(session.task) if evaluate else ({}, {})
+    deltas = {DELTA + name: model.state.params[name].shape for name in trained}
+    own = {"weight": (1,)} if private else {"weight": (1,), "loss": (1,)}
+    return Expected(required={**deltas, **own, **required}, optional=optional, weight=1.0 if private else None)
+
+
+def train_sum(session: Session, trained: Sequence[str], model: Model, number: int) -> Upcoming:
+    """The sum of round `number`, when the round before it produced a model like `model`."""
+    due = number > 1 and (number - 1) % session.plan.rounds.evaluate_every == 0
+    evaluate = due and evaluation.evaluates(session.plan)
+    return Upcoming(purpose="train", round=number, expected=train_values(session, trained, model, evaluate))

@@ -55,7 +55,9 @@ class SimulatedFleet:
         self.key = SigningKey.generate()
         self.federation = make_federation(self.key)
         self.clock = SimulatedClock()
-        self.all = [SimulatedSite(name, self.federation, target=float(i)) for i, name in enumerate(names, start=1)]
+        self.all = [
+            SimulatedSite(name, self.federation, self.key, target=float(i)) for i, name in enumerate(names, start=1)
+        ]
         self.unreachable: set[str] = set()
         self.on_send: Callable[[Frame], None] = lambda frame: None
         self._waiting: list[tuple[float, str, Frame]] = []
@@ -122,7 +124,7 @@ class Play:
     folder: Path
     rounds: RoundsPlan = field(default_factory=lambda: RoundsPlan(count=2, minimum=2, deadline_s=10.0, wait_s=5.0))
     privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
-    protection: ProtectionPlan = field(default_factory=ProtectionPlan)
+    protection: ProtectionPlan = field(default_factory=lambda: ProtectionPlan(mode="sealed"))
     strategy: StrategyPlan = field(default_factory=StrategyPlan)
     publish: Publisher | None = None
     stopping: Callable[[], bool] = lambda: False
@@ -145,7 +147,7 @@ class Play:
             rounds=self.rounds,
         )
 
-    def run(self, attempt: int = 1, again: RunDirectory | None = None) -> Played:
+    def run(self, epoch: int = 1, again: RunDirectory | None = None) -> Played:
         """Drive it to its end."""
         if again is None:
             plan = self.plan()
@@ -160,7 +162,7 @@ class Play:
             journal=journal,
             key=self.fleet.key,
             run_key=sealing.make_run_key() if self.protection.mode == "sealed" else None,
-            attempt=attempt,
+            epoch=epoch,
             publish=self.publish,
             stopping=self.stopping,
             clock=self.fleet.clock,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.protocol import sealing, signing, weights
-from fedsite.protocol.errors import RefusalCode
+from fedsite.protocol import certified, sealing, signing, weights
+from fedsite.protocol.errors import FedsiteError, RefusalCode
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.instants import now
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, Header, ReplyHeader
+from fedsite.protocol.secagg import fixedpoint
+from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.server.link import SiteLink
+from tests.simulated_secure import STAGES, SecureSite
 
 Values = dict[str, NDArray[Any]]
 
+CERTIFIED_UNTIL = datetime(2100, 1, 1, tzinfo=UTC)
 FEATURES = 2
 CHANNEL = {"minimum": -10.0, "maximum": 10.0}
 TASK: dict[str, Any] = {
@@ -37,7 +42,9 @@ TASK: dict[str, Any] = {
 class SimulatedSite:
     """Pulls each weight to `target`: its update is `target - model`, so that one round gives the mean target."""
 
-    def __init__(self, name: str, federation: Federation, *, target: float = 1.0, windows: int = 10) -> None:
+    def __init__(
+        self, name: str, federation: Federation, signer: SigningKey, *, target: float = 1.0, windows: int = 10
+    ) -> None:
         self.name = name
         self.federation = federation
         self.key = SigningKey.generate()
@@ -46,13 +53,21 @@ class SimulatedSite:
         self.delay_s = 0.01
         self.online = True
         self.private = False  # sends neither statistics nor its number of windows
+        self.secure = SecureSite(self.key)
+        self.certified = certified.issue(self.key.public, CERTIFIED_UNTIL, federation.id, signer)
         self.seen: list[Header] = []  # instructions it took
         self.sent: list[Header] = []  # instructions that were sent to it
 
     @property
     def link(self) -> SiteLink:
         """How the server knows it."""
-        return SiteLink(site_id=self.key.public.id, name=self.name, node_id=self.name, public_key=self.key.public)
+        return SiteLink(
+            site_id=self.key.public.id,
+            name=self.name,
+            node_id=self.name,
+            public_key=self.key.public,
+            certified=self.certified,
+        )
 
     def receive(self, frame: Frame) -> list[Frame]:
         """The replies to one instruction: one, in an honest site."""
@@ -62,18 +77,36 @@ class SimulatedSite:
 
     def answer(self, header: Header, frame: Frame) -> Frame:
         """An ok reply with values, sealed as the instruction asks."""
+        if "secagg" in frame.blobs or header.kind in STAGES:
+            return self.stage(header, frame)
         values = self.values(header, frame)
-        body: dict[str, Any] = {"windows": self.windows} if header.kind == "prepare" and values else {}
+        body: dict[str, Any] = {}
         if header.kind == "install":
             body = {"version": header.body["version"], "verified": True}
         return self.reply(header, frame, values, body)
 
+    def stage(self, header: Header, frame: Frame) -> Frame:
+        """The answer to a stage of a secure sum; what the pure machine refuses is a refusal here too."""
+        try:
+            raw = self.secure.answer(header, frame, self.federation, self.vector)
+            return self.reply(header, frame, {}, {}, raw=raw)
+        except FedsiteError as error:
+            return self.reply(header, frame, {}, {}, error.refusal)
+
+    def vector(self, manifest: Manifest, header: Header, frame: Frame) -> NDArray[np.uint32]:
+        """The values as a fixed-point vector."""
+        values = {**self.values(header, frame), "weight": np.ones(1)}
+        missing = {item.name: np.zeros(item.shape) for item in manifest.fields if item.name not in values}
+        weight = fixedpoint.weight_of(self.windows, manifest.examples_max) if manifest.examples_max else 1.0
+        encoded = fixedpoint.encode(
+            manifest.fields, {**values, **missing}, manifest.scales, sites=manifest.sites, weight=weight
+        )
+        return fixedpoint.to_ring(encoded)
+
     def values(self, header: Header, frame: Frame) -> Values:
         """What leaves the site."""
         model = weights.decode(frame.blobs["model"], limit=1 << 30) if "model" in frame.blobs else {}
-        if header.kind == "prepare" and self.private:
-            return {}
-        if header.kind == "prepare":
+        if header.kind == "statistics":
             half = np.full(FEATURES, 0.5) * self.windows
             return {
                 "statistics/count": np.array([float(self.windows)]),
@@ -116,16 +149,19 @@ class SimulatedSite:
         body: dict[str, Any],
         code: RefusalCode | None = None,
         key: SigningKey | None = None,
+        raw: Mapping[str, bytes] | None = None,
         **changes: Any,
     ) -> Frame:
         """Signed; `changes` are fields of the reply's header."""
-        blobs: dict[str, bytes] = {}
+        blobs: dict[str, bytes] = dict(raw or {})
+        if code is None:
+            blobs |= self.secure.riding(header, frame)
         if values:
             data = weights.encode(values)
             sealed = bool(header.run_key)
             if sealed:
                 data = sealing.seal(data, header.run_key, sealing.context(header), self.key.public.id)
-            blobs = {"sealed" if sealed else "values": data}
+            blobs["sealed" if sealed else "values"] = data
         fields: dict[str, Any] = {
             "kind": header.kind,
             "federation": header.federation,

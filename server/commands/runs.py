@@ -194,4 +194,4 @@ def _site(found: Mapping[str, Any]) -> dict[str, Any]:
     for item in found["rounds"]:
         counts[item["outcome"]] = counts.get(item["outcome"], 0) + 1
     rounds = " ".join(f"{outcome}:{count}" for outcome, count in counts.items())
-    return {name: found[name] for name in ("name", "windows", "epsilon", "installed", "code")} | {"rounds": rounds}
+    return {name: found[name] for name in ("name", "epsilon", "installed", "code")} | {"rounds": rounds}

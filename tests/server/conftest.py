@@ -36,6 +36,7 @@ def roster(fleet: SimulatedFleet, grid: MemoryGrid, monkeypatch: pytest.MonkeyPa
             site = fleet[name]
             self.site_id, self.name = site.key.public.id, name
             self.node_id, self.identity = str(grid.numbers[name]), site.key.public.raw
+            self.certified = site.certified
             self.revoked = "2026-01-01T00:00:00Z" if name == "west" else None
 
     monkeypatch.setattr(flower_grid, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])

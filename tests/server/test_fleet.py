@@ -23,6 +23,7 @@ def _site(name: str, number: int) -> Site:
         identity=b"i%d" % number,
         node_key=b"n%d" % number,
         certificate=b"c%d" % number,
+        certified=b"d%d" % number,
         enrolled=WHEN,
         expires=datetime(2026, 4, 1, tzinfo=UTC),
     )

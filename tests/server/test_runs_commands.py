@@ -56,6 +56,7 @@ def test_list_and_show(home: ServerHome, capsys: pytest.CaptureFixture[str]) -> 
     shown = printed(capsys, lambda: runs_command.show("latest", json=True))
     assert shown["schema"] == "fedsite.run/1"
     assert [Path(path).name for path in shown["files"]["checkpoints"]] == [
+        "round-0000.safetensors",
         "round-0001.safetensors",
         "round-0002.safetensors",
     ]

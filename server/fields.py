@@ -1,0 +1,80 @@
+"""What a secure sum is of: fields from what a question expects and the plan, and a phase's values from the sum.
+
+Without privacy a site weighs its windows over `examples_max`; `weight` is a field of its own whose sum is the sum of
+the weights. With privacy every site weighs 1: how many windows it has would be told by its weight.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.protocol import weights
+from fedsite.protocol.errors import IntegrityError, RefusalCode
+from fedsite.protocol.messages import Purpose
+from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.secagg import fixedpoint
+from fedsite.protocol.secagg.fixedpoint import Field
+from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.server.replies import Expected, Shape
+
+LOSS_BOUND: Final = 1e4
+DELTA: Final = "delta/"
+WEIGHT: Final = "weight"
+LOSS: Final = "loss"
+_COUNTED: Final = ("statistics/", "evaluation/", "parity/")  # sums over windows: many small things, large together
+
+
+def manifest(plan: RoundPlan, purpose: Purpose, expected: Expected) -> Manifest:
+    """The terms of a sum of what `expected` names."""
+    protection = plan.protection
+    weighted = plan.privacy.mode == "none"
+    shapes = {**expected.required, **expected.optional}
+    fields = [_field(plan, name, shapes[name]) for name in sorted(shapes) if weighted or name != WEIGHT]
+    return Manifest(
+        purpose=purpose,
+        plan_hash=plan.hash,
+        sites=protection.sites,
+        fields=tuple(fields),
+        examples_max=protection.examples_max if any(field.weighted for field in fields) else 0,
+        terms=protection.terms,
+    )
+
+
+def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: int) -> weights.Arrays:
+    """A phase's values from the sum over `sites`: weighted means of deltas and loss, plain sums of the rest.
+
+    Raises:
+        IntegrityError: the weights of the sites do not add up to what that many can have.
+    """
+    whole = fixedpoint.from_ring(total)
+    found = dict(fixedpoint.decode(terms.fields, whole, terms.scales, sites=terms.sites))
+    if terms.purpose != "train":
+        return found
+    if WEIGHT in found:
+        share = float(found[WEIGHT][0])
+        if not 0.0 < share <= sites * (1.0 + 1e-6):
+            raise IntegrityError(
+                f"weights that add up to {share:.6g}",
+                allowed=f"above 0, at most {sites}: one site sends nonsense",
+                refusal=RefusalCode.MODEL_INVALID,
+            )
+        windows = share * plan.protection.examples_max
+    else:
+        share = windows = float(sites)
+    means = {name: value / share for name, value in found.items() if name.startswith(DELTA) or name == LOSS}
+    return {**found, **means, WEIGHT: np.array([windows])}
+
+
+def _field(plan: RoundPlan, name: str, shape: Shape) -> Field:
+    weighted = plan.privacy.mode == "none"
+    most = float(plan.protection.examples_max)
+    if name.startswith(DELTA):
+        return Field(name=name, shape=shape, bound=plan.protection.bound, weighted=weighted)
+    if name == WEIGHT:
+        return Field(name=name, shape=shape, bound=1.0, weighted=weighted)
+    if name == LOSS:
+        return Field(name=name, shape=shape, bound=LOSS_BOUND, weighted=weighted, wide=True)
+    return Field(name=name, shape=shape, bound=most, wide=name.startswith(_COUNTED))

@@ -1,0 +1,144 @@
+"""Secure sums in the place of an exchange: the same question, the same kind of result, and no site's values anywhere.
+
+A sum that failed before any site was asked to open is tried again with fresh keys, under the next attempt number; once
+sites were asked to open, there is no second attempt. What is journalled of a sum is who was in it and hashes of what
+was sent: never keys, shares or masked vectors.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from fedsite.protocol import weights
+from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.messages import Purpose
+from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.secagg import context
+from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.server import fields, merging
+from fedsite.server.adverts import Adverts
+from fedsite.server.exchange import Exchange
+from fedsite.server.groups import Group
+from fedsite.server.journal import Journal
+from fedsite.server.link import Link, SiteLink
+from fedsite.server.question import Contribution, Question, Result, Take
+from fedsite.server.stages import Stages
+
+_log = logging.getLogger(__name__)
+
+
+class SecureSums:
+    """Asks for sums in the name of one run."""
+
+    def __init__(
+        self,
+        *,
+        plan: RoundPlan,
+        exchange: Exchange,
+        link: Link,
+        journal: Journal,
+        note: Callable[[dict[str, Any]], None],
+        stopping: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`note` is given the facts of every sum, as the journal has them."""
+        self._plan = plan
+        self._exchange = exchange
+        self._link = link
+        self._journal = journal
+        self._note = note
+        self._stopping = stopping
+        self._clock = clock
+        self.adverts = Adverts(plan, lambda: exchange.attempt)
+
+    def ask(self, question: Question, sites: Sequence[SiteLink], take: Take | None) -> Result:
+        """Sum what `question` asks for over `sites`, best first, and hand the sum of each group to `take`."""
+        started = self._clock()
+        terms = fields.manifest(self._plan, cast(Purpose, question.kind), question.expected)
+        chosen = self._chosen(question, sites, terms)
+        if self.adverts.spoilt(terms, question.round, chosen):
+            self._exchange.renew()
+        tried: list[Stages] = []
+        for left in range(self._plan.protection.retries, -1, -1):
+            stages = Stages(
+                plan=self._plan,
+                exchange=self._exchange,
+                adverts=self.adverts,
+                stopping=self._stopping,
+                question=question,
+                terms=terms,
+                sites=chosen,
+            )
+            stages.run()
+            opened = self._opened(stages, terms)
+            tried.append(stages)
+            for group in stages.groups:
+                self._record(stages, group)
+            chosen = self._again(stages) if left and not stages.opening and not self._stopping() else []
+            if len(chosen) < terms.terms.min_cohort or not self._exchange.renew():
+                break
+            _log.warning("%s of round %s is tried again: %s", question.kind, question.round, stages.reason())
+        if take is not None:
+            for group, values in opened:
+                take(Contribution(source=group.name, values=values, sites=len(group.sum.u3)))
+        return merging.merged(question, tried, started=started, seconds=self._clock() - started)
+
+    def _chosen(self, question: Question, sites: Sequence[SiteLink], terms: Manifest) -> list[SiteLink]:
+        """As many as the rules want, and no more than the scale of a sum leaves room for."""
+        wanted, found, rules = len(sites), list(sites), question.rules
+        if rules.goal is not None:
+            wanted = math.ceil(rules.goal * rules.over_select)
+        room = terms.sites * (self._plan.protection.groups if question.kind == "train" else 1)
+        if rules.goal is None and len(found) > room:
+            secrets.SystemRandom().shuffle(found)
+        return found[: min(wanted, room)]
+
+    def _opened(self, stages: Stages, terms: Manifest) -> list[tuple[Group, weights.Arrays]]:
+        """The values of every group that was opened; a sum that cannot be is as good as none."""
+        found = []
+        for group in stages.living:
+            try:
+                found.append((group, fields.decode(self._plan, terms, group.sum.total, len(group.sum.u3))))
+            except FedsiteError as error:
+                group.failed = f"unmask: {error}"
+        return found
+
+    def _again(self, stages: Stages) -> list[SiteLink]:
+        """Sites to try again with: online, and not lost by their own doing."""
+        given_up = merging.at_fault(stages)
+        online = {site.site_id for site in self._link.sites()}
+        return [site for site in stages.sites if site.site_id in online - given_up]
+
+    def _record(self, stages: Stages, group: Group) -> None:
+        """One event for each sum."""
+        total, question = group.sum, stages.question
+        ids = {site.hex() for site in group.sites}
+        facts = {
+            "round": question.round,
+            "purpose": stages.terms.purpose,
+            "attempt": total.attempt.attempt,
+            "group": group.name,
+            "outcome": "failed" if group.failed else "opened",
+            "reason": group.failed,
+            "words": stages.terms.words,
+            "manifest_hash": stages.terms.hash.hex(),
+            "model_hash": total.model_hash.hex(),
+            "roster_hash": context.roster_hash([advert.raw for advert in total.roster.adverts]).hex(),
+            "u1": group.names(total.roster.sites),
+            "u2": group.names(total.u2),
+            "u3": group.names(total.u3),
+            "masked": dict(sorted(group.masked.items())),
+            "stages": merging.of_sites(stages, ids),
+        }
+        self._journal.record("sum", **facts)
+        self._note(facts)
+
+
+def asks_for_sum(plan: RoundPlan, question: Question) -> bool:
+    """Whether the values that answer this question leave the sites masked."""
+    return plan.protection.mode == "secagg" and question.kind in ("statistics", "train", "evaluate", "calibrate")
