@@ -2,7 +2,8 @@
 
 PRIVACY.md rule 7. A whole run is reserved before its data is read, each release is committed before it leaves, and
 what a finished run did not use is given back. Spends are kept by privacy unit and by data source, never by the name the
-centre gave the task: a renamed task inherits what its data has already paid. Nothing spent is ever deleted. A file that
+centre gave the task: a renamed task inherits what its data has already paid. A run that promises something to two units
+(windows, and sites) has an entry for each, and these are never added up. Nothing spent is ever deleted. A file that
 cannot be read or does not add up refuses everything (fails closed).
 """
 
@@ -16,31 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsite.client import budget_file
 from fedsite.privacy.accounting import Spend, merged
 from fedsite.protocol.errors import BudgetError, RefusalCode, StorageError
-
-VERSION = 1
-_SCHEMA = """
-CREATE TABLE run (
-    run_id TEXT PRIMARY KEY, unit TEXT NOT NULL, source TEXT NOT NULL, task TEXT NOT NULL, plan_hash TEXT NOT NULL,
-    epsilon REAL, delta REAL NOT NULL, created TEXT NOT NULL, finished TEXT
-) STRICT;
-CREATE TABLE reserved (
-    run_id TEXT NOT NULL REFERENCES run(run_id), noise REAL NOT NULL CHECK (noise > 0),
-    rate REAL NOT NULL CHECK (rate > 0 AND rate <= 1), steps INTEGER NOT NULL CHECK (steps > 0),
-    PRIMARY KEY (run_id, noise, rate)
-) STRICT;
-CREATE TABLE spent (
-    run_id TEXT NOT NULL REFERENCES run(run_id), release TEXT NOT NULL, noise REAL NOT NULL CHECK (noise > 0),
-    rate REAL NOT NULL CHECK (rate > 0 AND rate <= 1), steps INTEGER NOT NULL CHECK (steps > 0), at TEXT NOT NULL,
-    PRIMARY KEY (run_id, release, noise, rate)
-) STRICT;
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One run in the budget, for people."""
+    """What one run has cost one privacy unit."""
 
     run_id: str
     unit: str
@@ -77,49 +61,54 @@ class Budget:
                 self._database = sqlite3.connect(path, isolation_level=None)
                 self._database.execute("PRAGMA journal_mode=WAL")
                 self._database.execute("PRAGMA synchronous=FULL")
-                self._database.execute("PRAGMA foreign_keys=ON")
             self._check(read_only)
+            if not read_only:
+                self._database.execute("PRAGMA foreign_keys=ON")
 
     def reserve(
         self, *, run_id: str, unit: str, source: str, task: str, plan_hash: str,
         spends: Sequence[Spend], epsilon: float | None, delta: float, now: str,
     ) -> None:  # fmt: skip
-        """Set the whole cost of a run aside; reserving the same run with the same plan again changes nothing.
+        """Set the whole cost of a run to one unit aside; reserving it with the same plan again changes nothing.
 
         Raises:
             BudgetError: the run is finished, or known with another plan.
         """
         with self._guard(), self._write():
-            known = self._database.execute("SELECT plan_hash, finished FROM run WHERE run_id = ?", (run_id,)).fetchone()
-            if known is not None:
-                if known != (plan_hash, None):
-                    raise BudgetError(f"run {run_id} is finished or had another plan", refusal=RefusalCode.WRONG_RUN)
+            query = "SELECT unit, plan_hash, finished FROM run WHERE run_id = ?"
+            known = self._database.execute(query, (run_id,)).fetchall()
+            if any(found[1:] != (plan_hash, None) for found in known):
+                raise BudgetError(f"run {run_id} is finished or had another plan", refusal=RefusalCode.WRONG_RUN)
+            if any(found[0] == unit for found in known):
                 return
             self._database.execute(
                 "INSERT INTO run VALUES (?,?,?,?,?,?,?,?,NULL)",
                 (run_id, unit, source, task, plan_hash, epsilon, delta, now),
             )
             self._database.executemany(
-                "INSERT INTO reserved VALUES (?,?,?,?)",
-                [(run_id, *row) for row in as_values(merged(spends))],
+                "INSERT INTO reserved VALUES (?,?,?,?,?)",
+                [(run_id, unit, *row) for row in as_values(merged(spends))],
             )
 
-    def authorise(self, run_id: str, release: str, spends: Sequence[Spend], *, source: str) -> None:
+    def authorise(self, run_id: str, release: str, spends: Sequence[Spend], *, unit: str, source: str) -> None:
         """Check, before data is read, that a release fits what its run has reserved and not yet spent.
 
         Args:
             run_id: of the run.
             release: its name when it exists already, which may have been charged; empty for a new one.
             spends: what it costs.
+            unit: whom it costs that.
             source: the data it is to be made of.
 
         Raises:
             BudgetError: it does not fit, the run is unknown or finished, or was reserved on other data.
         """
         with self._guard():
-            entry = self._entry(run_id)
+            entry = self._entry(run_id, unit)
             if entry is None or entry.finished:
-                raise BudgetError(f"run {run_id} has no open reservation", allowed="a run this site has accepted")
+                raise BudgetError(
+                    f"run {run_id} has no open reservation per {unit}", allowed="a run this site has accepted"
+                )
             if entry.source != source:
                 raise BudgetError(
                     f"run {run_id} was reserved on {entry.source} and would now read {source}",
@@ -128,7 +117,8 @@ class Budget:
                     refusal=RefusalCode.WRONG_RUN,
                 )
             rows = self._database.execute(
-                "SELECT noise, rate, steps FROM spent WHERE run_id = ? AND release <> ?", (run_id, release)
+                "SELECT noise, rate, steps FROM spent WHERE run_id = ? AND unit = ? AND release <> ?",
+                (run_id, unit, release),
             )
             spent = _steps(from_values(rows.fetchall()))
             held = _steps(entry.reserved)
@@ -141,22 +131,22 @@ class Budget:
                         next_step="fedsite privacy",
                     )
 
-    def commit(self, run_id: str, release: str, spends: Sequence[Spend], now: str) -> None:
+    def commit(self, run_id: str, release: str, spends: Sequence[Spend], now: str, *, unit: str) -> None:
         """Write down, for good, that a release has been made; call it before the release can leave.
 
         The same release committed twice (the agent died before it was sent, or sends it again) is charged once.
         """
         with self._guard(), self._write():
             self._database.executemany(
-                "INSERT INTO spent VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+                "INSERT INTO spent VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
                 [
-                    (run_id, release, spend.noise_multiplier, spend.sampling_rate, spend.steps, now)
+                    (run_id, unit, release, spend.noise_multiplier, spend.sampling_rate, spend.steps, now)
                     for spend in merged(spends)
                 ],
             )
 
     def cancel(self, run_id: str) -> None:
-        """Take a reservation back of which nothing was spent, because its run was refused; else nothing changes."""
+        """Take back what a run reserved, to all units, where nothing was spent because it was refused."""
         with self._guard(), self._write():
             used = self._database.execute("SELECT 1 FROM spent WHERE run_id = ? LIMIT 1", (run_id,)).fetchone()
             if used is None:
@@ -174,43 +164,45 @@ class Budget:
         return list(merged(spend for entry in entries if entry.run_id != without for spend in entry.charged))
 
     def entries(self) -> list[Entry]:
-        """Every run, oldest first."""
+        """Every run and unit, oldest first."""
         with self._guard():
-            runs = self._database.execute("SELECT run_id FROM run ORDER BY created, run_id").fetchall()
-            return [entry for (run_id,) in runs if (entry := self._entry(run_id)) is not None]
+            runs = self._database.execute("SELECT run_id, unit FROM run ORDER BY created, run_id, unit").fetchall()
+            return [entry for run_id, unit in runs if (entry := self._entry(run_id, unit)) is not None]
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def _entry(self, run_id: str) -> Entry | None:
+    def _entry(self, run_id: str, unit: str) -> Entry | None:
         row = self._database.execute(
-            "SELECT unit, source, task, epsilon, delta, created, finished FROM run WHERE run_id = ?", (run_id,)
+            "SELECT source, task, epsilon, delta, created, finished FROM run WHERE run_id = ? AND unit = ?",
+            (run_id, unit),
         ).fetchone()
         if row is None:
             return None
-        unit, source, task, epsilon, delta, created, finished = row
+        source, task, epsilon, delta, created, finished = row
         return Entry(
             run_id=run_id, unit=unit, source=source, task=task, epsilon=epsilon, delta=delta, created=created,
-            finished=finished, reserved=self._spends("reserved", run_id), spent=self._spends("spent", run_id),
+            finished=finished, reserved=self._spends("reserved", run_id, unit),
+            spent=self._spends("spent", run_id, unit),
         )  # fmt: skip
 
-    def _spends(self, table: str, run_id: str) -> tuple[Spend, ...]:
-        query = f"SELECT noise, rate, steps FROM {table} WHERE run_id = ?"  # noqa: S608 - a name of ours
-        rows = self._database.execute(query, (run_id,))
+    def _spends(self, table: str, run_id: str, unit: str) -> tuple[Spend, ...]:
+        query = f"SELECT noise, rate, steps FROM {table} WHERE run_id = ? AND unit = ?"  # noqa: S608 - a name of ours
+        rows = self._database.execute(query, (run_id, unit))
         return merged(from_values(rows.fetchall()))
 
     def _check(self, read_only: bool) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == 0 and not read_only:
+        version = budget_file.version(self._database)
+        if version == 1 and read_only:
+            self._database = budget_file.copied(self._database)
+        elif version in (0, 1) and not read_only:
             with self._write():
-                # A transaction of its own statements: executescript would commit half of it.
-                for statement in _SCHEMA.split(";"):
-                    if statement.strip():
-                        self._database.execute(statement)
-                self._database.execute(f"PRAGMA user_version = {VERSION}")
-        elif version != VERSION:
-            raise BudgetError(f"{self.path} is of version {version}", allowed=str(VERSION), next_step="upgrade fedsite")
+                budget_file.bring_up(self._database)
+        elif version != budget_file.VERSION:
+            raise BudgetError(
+                f"{self.path} is of version {version}", allowed=str(budget_file.VERSION), next_step="upgrade fedsite"
+            )
         (verdict,) = self._database.execute("PRAGMA quick_check").fetchone()
         if verdict != "ok":
             raise BudgetError(f"{self.path} is damaged ({verdict})", next_step=_restore(self.path))

@@ -19,7 +19,7 @@ from fedsite.client.worker import Operation
 from fedsite.privacy.sampling import Source
 from fedsite.protocol import weights
 from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
-from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.plan import SITE, RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.errors import CHECK, TelemetryError
@@ -58,26 +58,26 @@ class Operations:
         }
 
     def cost(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
-        """What a run would cost, and ε of that with everything spent before; reads no data.
+        """What a run would cost one unit, and ε of that with everything spent before; reads no data.
 
-        Arguments: `spent` ([noise, rate, steps] each), `delta`; blob `plan`. `run` and `epsilon` (with what was spent)
-        are at `delta`, `claim` is at the plan's own.
+        Arguments: `unit`, `spent` ([noise, rate, steps] each), `delta`; blob `plan`. `run` and `epsilon` (with what was
+        spent) are at `delta`, `claim` is at the plan's own.
         """
         from fedsite.client import work
-        from fedsite.privacy import accounting
+        from fedsite.privacy import accounting, distributed
 
-        plan = _plan(blobs["plan"])
-        spends = list(work.spends(plan))
-        delta, claimed, accountant = float(arguments["delta"]), plan.privacy.delta, plan.privacy.accountant
-        together = [*from_values(arguments["spent"]), *spends]
-        return pipe.Message(
-            header={
-                "spends": as_values(spends),
-                "run": accounting.epsilon(spends, delta),
-                "claim": accounting.epsilon(spends, claimed, accountant) if spends else 0.0,
-                "epsilon": accounting.epsilon(together, delta),
-            }
-        )
+        plan, unit = _plan(blobs["plan"]), str(arguments["unit"])
+        delta, claimed = float(arguments["delta"]), plan.privacy.claim(unit).delta
+        before = from_values(arguments["spent"])
+        if unit == SITE:
+            spends = work.site_spends(plan)
+            claim = distributed.equivalent_epsilon(spends, claimed)
+            run, together = (distributed.equivalent_epsilon(some, delta) for some in (spends, [*before, *spends]))
+        else:
+            spends = work.spends(plan)
+            claim = accounting.epsilon(spends, claimed, plan.privacy.accountant)
+            run, together = (accounting.epsilon(some, delta) for some in (spends, [*before, *spends]))
+        return pipe.Message(header={"spends": as_values(spends), "run": run, "claim": claim, "epsilon": together})
 
     def prepare(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Check that the model can be built and the data meets the contract; nothing of the data leaves."""
@@ -89,7 +89,7 @@ class Operations:
         _check_contract(task, site_data.from_plain(arguments["location"]))
         data = self._load(task, arguments)
         units = _units(plan, data)
-        if plan.privacy.mode != "none" and plan.privacy.delta * units >= 1:
+        if plan.privacy.sample_level and plan.privacy.delta * units >= 1:
             raise PolicyError(
                 f"delta is {plan.privacy.delta} for {units} privacy units at this site",
                 allowed="below 1 / units",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from fedsite.client.settings import PolicySettings
+from fedsite.models import sum_noise
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import shape
 from fedsite.protocol.errors import BudgetError, DocumentError, PolicyError, RefusalCode
-from fedsite.protocol.messages import Header
-from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.messages import Header, Purpose
+from fedsite.protocol.plan import SITE, RoundPlan
 
 CLAIM_SLACK = 0.005  # relative: two machines' floating point, no more
 _STRENGTH = {"none": 0, "sealed": 1, "secagg": 2}
@@ -45,8 +48,11 @@ def check(plan: RoundPlan, policy: PolicySettings) -> None:
             allowed="privacy=sample",
             next_step="policy.require_privacy=false allows runs that are not private",
         )
-    if plan.privacy.mode != "none" and plan.privacy.delta > policy.delta:
-        raise PolicyError(f"privacy.delta {plan.privacy.delta}", allowed=f"at most {policy.delta} (policy.delta)")
+    for unit in plan.privacy.units:
+        if plan.privacy.claim(unit).delta > policy.delta:
+            raise PolicyError(
+                f"delta {plan.privacy.claim(unit).delta} per {unit}", allowed=f"at most {policy.delta} (policy.delta)"
+            )
     if plan.local.steps > policy.steps_max:
         raise PolicyError(f"{plan.local.steps} steps a round", allowed=f"at most {policy.steps_max} (policy.steps_max)")
 
@@ -82,16 +88,16 @@ def check_epsilon(epsilon: float, policy: PolicySettings, unit: str) -> None:
         )
 
 
-def check_claim(epsilon: float, plan: RoundPlan) -> None:
+def check_claim(epsilon: float, plan: RoundPlan, unit: str) -> None:
     """Refuse a plan whose noise does not give the ε it names.
 
     Raises:
         PolicyError: it claims less than it costs.
     """
-    claimed = plan.privacy.epsilon
+    claimed = plan.privacy.claim(unit).epsilon
     if claimed is not None and not epsilon <= claimed * (1 + CLAIM_SLACK):
         raise PolicyError(
-            f"the plan claims ε {claimed:g} and costs {epsilon:.4g}",
+            f"the plan claims ε {claimed:g} per {unit} and costs {epsilon:.4g}",
             allowed="a claim that is true",
             refusal=RefusalCode.PLAN_INVALID,
         )
@@ -121,31 +127,35 @@ def evaluates(plan: RoundPlan, header: Header) -> bool:
     return asked and (plan.privacy.mode == "none" or plan.privacy.evaluation_noise > 0)
 
 
-def price(plan: RoundPlan, header: Header) -> list[Spend]:
-    """What the answer to one instruction costs; empty when the run is not private.
+def price(plan: RoundPlan, header: Header) -> dict[str, list[Spend]]:
+    """What the answer to one instruction costs each unit; empty when the run is not private.
 
     Raises:
         PolicyError: it would have to read private data without noise.
     """
     privacy = plan.privacy
     if privacy.mode == "none":
-        return []
+        return {}
     needed = _NOISE.get(header.kind)
     if needed is not None and not getattr(privacy, needed) > 0:
         raise PolicyError(f"{header.kind} without noise in a private run", allowed=f"privacy.{needed} above 0")
-    spends: list[Spend] = []
-    if header.kind == "statistics":
-        spends.append(Spend(noise_multiplier=privacy.statistics_noise))
-    if header.kind == "train":
-        spends.append(
-            Spend(
-                noise_multiplier=privacy.noise_multiplier,
-                sampling_rate=plan.local.sampling_rate,
-                steps=plan.local.steps,
-            )
-        )
-    if evaluates(plan, header):
-        spends.append(Spend(noise_multiplier=privacy.evaluation_noise))
-    if header.kind == "calibrate":
-        spends.append(Spend(noise_multiplier=privacy.calibration_noise))
-    return spends
+    found: dict[str, list[Spend]] = {}
+    if privacy.sample_level:
+        found[privacy.unit] = [_own(plan, purpose) for purpose in _released(plan, header)]
+    if privacy.site_level:
+        found[SITE] = [sum_noise.spend(plan, purpose) for purpose in _released(plan, header)]
+    return {unit: spends for unit, spends in found.items() if spends}
+
+
+def _released(plan: RoundPlan, header: Header) -> list[Purpose]:
+    """What an answer holds of the data: a round of training may bring an evaluation along."""
+    asked = [purpose for purpose in get_args(Purpose) if purpose == header.kind]
+    return [*asked, "evaluate"] if header.kind == "train" and evaluates(plan, header) else asked
+
+
+def _own(plan: RoundPlan, purpose: Purpose) -> Spend:
+    """One release that the site noises by itself."""
+    if purpose == "train":
+        steps, rate = plan.local.steps, plan.local.sampling_rate
+        return Spend(noise_multiplier=plan.privacy.noise_multiplier, sampling_rate=rate, steps=steps)
+    return Spend(noise_multiplier=getattr(plan.privacy, _NOISE[purpose]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsite.client import noise
 from fedsite.client.terms import WEIGHT, ZERO
 from fedsite.protocol import sealing
 from fedsite.protocol.errors import RefusalCode, TrustError
@@ -58,6 +59,8 @@ def noised(values: Values, weight: float, manifest: Manifest, source: Source) ->
     Returns:
         [word]
     """
+    if manifest.noise:
+        return noise.noised(values, manifest, source)
     return fixedpoint.encode(manifest.fields, values, manifest.scales, sites=manifest.sites, weight=weight)
 
 

@@ -92,7 +92,8 @@ class Releases:
             source = data.source_id(task, data.location(self._settings, task))
             known = "" if values is None else release_name(header, values)
             with self._budget() as budget:
-                budget.authorise(plan.run_id, known, spends, source=source)
+                for unit, costs in spends.items():
+                    budget.authorise(plan.run_id, known, costs, unit=unit, source=source)
         if values is None:
             values = self._compute(header, plan, blobs, manifest)
             self._outbox.keep_values(header, values, terms)
@@ -127,37 +128,45 @@ class Releases:
             header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
         )
 
-    def _charge(self, plan: RoundPlan, release: str, spends: Sequence[Spend]) -> None:
+    def _charge(self, plan: RoundPlan, release: str, spends: Mapping[str, Sequence[Spend]]) -> None:
         if spends:
             with self._budget() as budget:
-                budget.commit(plan.run_id, release, spends, instants.text(self._clock()))
+                for unit, costs in spends.items():
+                    budget.commit(plan.run_id, release, costs, instants.text(self._clock()), unit=unit)
 
     def _reserve(self, plan: RoundPlan) -> None:
-        """Set the whole run's cost aside, when with it the data stays within the site's cap."""
+        """Set the whole run's cost aside for every unit, when with it the data stays within the site's cap."""
         rules, task = self._settings.policy, read_task(plan.task)
-        unit, source = plan.privacy.unit, data.source_id(task, data.location(self._settings, task))
+        source = data.source_id(task, data.location(self._settings, task))
+        costs = {unit: self._cost(plan, unit, source) for unit in plan.privacy.units}
+        for unit, cost in costs.items():
+            policy.check_claim(float(cost["claim"]), plan, unit)
+            policy.check_epsilon(float(cost["epsilon"]), rules, unit)
+        with self._budget() as budget:
+            for unit, cost in costs.items():
+                budget.reserve(
+                    run_id=plan.run_id,
+                    unit=unit,
+                    source=source,
+                    task=plan.task_name,
+                    plan_hash=plan.hash,
+                    spends=from_values(cost["spends"]),
+                    epsilon=float(cost["run"]),
+                    delta=rules.delta,
+                    now=instants.text(self._clock()),
+                )
+
+    def _cost(self, plan: RoundPlan, unit: str, source: str) -> Mapping[str, Any]:
+        """What the run costs one unit of this data, on top of what was spent."""
         with self._budget() as budget:
             spent = budget.charged(unit, source, without=plan.run_id)
         answer = self._worker.call(
             "cost",
-            {"spent": as_values(spent), "delta": rules.delta},
+            {"unit": unit, "spent": as_values(spent), "delta": self._settings.policy.delta},
             {"plan": plan.encode()},
             timeout_s=self._settings.agent.operation_s,
         )
-        policy.check_claim(float(answer.header["claim"]), plan)
-        policy.check_epsilon(float(answer.header["epsilon"]), rules, unit)
-        with self._budget() as budget:
-            budget.reserve(
-                run_id=plan.run_id,
-                unit=unit,
-                source=source,
-                task=plan.task_name,
-                plan_hash=plan.hash,
-                spends=from_values(answer.header["spends"]),
-                epsilon=float(answer.header["run"]),
-                delta=rules.delta,
-                now=instants.text(self._clock()),
-            )
+        return answer.header
 
     @contextlib.contextmanager
     def _budget(self) -> Iterator[Budget]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedsite.models import sum_noise
 from fedsite.protocol.errors import DocumentError, IntegrityError, PolicyError, RefusalCode
 from fedsite.protocol.messages import Purpose
 from fedsite.protocol.plan import RoundPlan
@@ -115,9 +116,14 @@ def _check_fields(manifest: Manifest, plan: RoundPlan) -> None:
 
 
 def _check_noise(manifest: Manifest, plan: RoundPlan) -> None:
-    """Noise in the sum is what the plan says, and nowhere else."""
-    if manifest.noise:
-        raise _wrong("noise in the sum", "none: the plan has no noise over sites")
+    """Noise in the sum is what the plan says, and over no more values than the site charges for."""
+    _same("noise", manifest.noise, sum_noise.noised(plan, manifest.fields)[1])
+    for part in manifest.noise:
+        words = sum(field.size for field in manifest.fields if field.name.startswith(part.prefix))
+        if words > sum_noise.dimensions(plan, part.prefix):
+            raise _wrong(
+                f"{words} values under {part.prefix}", f"at most {sum_noise.dimensions(plan, part.prefix)}, as charged"
+            )
 
 
 def _same(what: str, found: Any, allowed: Any) -> None:

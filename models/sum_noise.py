@@ -139,4 +139,7 @@ def _clip(privacy: PrivacyPlan, task: Task, prefix: str, fields: Sequence[Field]
     if prefix == "evaluation/":
         return metrics.sensitivity(task.metric)
     rows = {field.name: field.shape for field in fields}
-    return calibration.sensitivity(rows["calibration/positive"][0], scores="calibration/score" in rows)
+    shape = rows.get("calibration/positive", ())
+    if len(shape) != 2:
+        raise ConfigError("calibration without its counts", allowed="calibration/positive of shape [tensor, bin]")
+    return calibration.sensitivity(shape[0], scores="calibration/score" in rows)

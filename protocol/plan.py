@@ -100,6 +100,10 @@ class PrivacyPlan:
         """What the run's claims protect, one for each."""
         return ((self.unit,) if self.sample_level else ()) + ((SITE,) if self.site_level else ())
 
+    def claim(self, unit: str) -> PrivacyPlan | SitePrivacyPlan:
+        """Where ε and δ of the claim for one of `units` stand."""
+        return self.site if unit == SITE else self
+
     def __post_init__(self) -> None:
         _range("delta", self.delta, 1e-15, 0.1)
         _range("clip", self.clip, 1e-9, 1e9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsite.client import budget_file
 from fedsite.client.budget import Budget
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol.errors import BudgetError, StorageError
@@ -54,7 +56,7 @@ def reserve(
 def test_an_open_run_counts_whole_a_finished_one_what_it_spent(budget: Budget) -> None:
     reserve(budget)
     assert budget.charged("window", "/data.csv") == sorted(RUN_COST)
-    budget.commit("run1", "1/train/1", [ROUND], AT)
+    budget.commit("run1", "1/train/1", [ROUND], AT, unit="window")
     assert budget.charged("window", "/data.csv") == sorted(RUN_COST)
     budget.finish("run1", AT)
     assert budget.charged("window", "/data.csv") == [ROUND]
@@ -63,20 +65,26 @@ def test_an_open_run_counts_whole_a_finished_one_what_it_spent(budget: Budget) -
 def test_a_release_committed_twice_is_charged_once(budget: Budget) -> None:
     reserve(budget)
     for _ in range(2):
-        budget.authorise("run1", "1/train/1", [ROUND], source="/data.csv")
-        budget.commit("run1", "1/train/1", [ROUND], AT)
+        budget.authorise("run1", "1/train/1", [ROUND], unit="window", source="/data.csv")
+        budget.commit("run1", "1/train/1", [ROUND], AT, unit="window")
     assert budget.entries()[0].spent == (ROUND,)
 
 
 def test_no_more_than_reserved(budget: Budget) -> None:
     reserve(budget)
     for number in (1, 2, 3):
-        budget.authorise("run1", f"{number}/train/1", [ROUND], source="/data.csv")
-        budget.commit("run1", f"{number}/train/1", [ROUND], AT)
+        budget.authorise("run1", f"{number}/train/1", [ROUND], unit="window", source="/data.csv")
+        budget.commit("run1", f"{number}/train/1", [ROUND], AT, unit="window")
     with pytest.raises(BudgetError, match="costs 5 steps"):
-        budget.authorise("run1", "3/train/2", [ROUND], source="/data.csv")
+        budget.authorise("run1", "3/train/2", [ROUND], unit="window", source="/data.csv")
     with pytest.raises(BudgetError):  # another mechanism than reserved
-        budget.authorise("run1", "4/x/1", [Spend(noise_multiplier=1.9, sampling_rate=0.1, steps=1)], source="/data.csv")
+        budget.authorise(
+            "run1",
+            "4/x/1",
+            [Spend(noise_multiplier=1.9, sampling_rate=0.1, steps=1)],
+            unit="window",
+            source="/data.csv",
+        )
 
 
 def test_units_and_sources_are_apart_and_names_are_nothing(budget: Budget) -> None:
@@ -102,7 +110,7 @@ def test_a_folder_and_the_files_in_it_are_the_same_data(budget: Budget) -> None:
 def test_a_release_is_of_the_data_that_was_reserved(budget: Budget) -> None:
     reserve(budget)
     with pytest.raises(BudgetError, match="would now read"):
-        budget.authorise("run1", "", [ROUND], source="/other.csv")
+        budget.authorise("run1", "", [ROUND], unit="window", source="/other.csv")
 
 
 def test_a_run_is_reserved_once_and_never_again_when_finished(budget: Budget) -> None:
@@ -115,7 +123,7 @@ def test_a_run_is_reserved_once_and_never_again_when_finished(budget: Budget) ->
     with pytest.raises(BudgetError, match="finished"):
         reserve(budget)
     with pytest.raises(BudgetError, match="no open reservation"):
-        budget.authorise("run1", "1/train/1", [ROUND], source="/data.csv")
+        budget.authorise("run1", "1/train/1", [ROUND], unit="window", source="/data.csv")
 
 
 def test_cancel_takes_back_only_what_nothing_was_spent_of(budget: Budget) -> None:
@@ -123,14 +131,14 @@ def test_cancel_takes_back_only_what_nothing_was_spent_of(budget: Budget) -> Non
     budget.cancel("run1")
     assert budget.entries() == []
     reserve(budget, "run2")
-    budget.commit("run2", "0/prepare/1", [STATISTICS], AT)
+    budget.commit("run2", "0/prepare/1", [STATISTICS], AT, unit="window")
     budget.cancel("run2")
     assert budget.charged("window", "/data.csv") == sorted(RUN_COST)
 
 
 def test_it_survives_reopening_and_is_its_owners_alone(budget: Budget, tmp_path: Path) -> None:
     reserve(budget)
-    budget.commit("run1", "1/train/1", [ROUND], AT)
+    budget.commit("run1", "1/train/1", [ROUND], AT, unit="window")
     again = Budget(tmp_path / "budget.db")
     assert again.entries() == budget.entries()
     again.close()
@@ -151,7 +159,7 @@ budget = Budget(__import__("pathlib").Path({str(tmp_path / "budget.db")!r}))
 spend = Spend(noise_multiplier=2.0, sampling_rate=0.1, steps=5)
 budget.reserve(run_id="run1", unit="window", source="s", task="t", plan_hash="p", spends=[spend], epsilon=1.0,
                delta=1e-5, now="x")
-budget.commit("run1", "1/train/1", [spend], "x")
+budget.commit("run1", "1/train/1", [spend], "x", unit="window")
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -175,15 +183,106 @@ def test_a_damaged_file_refuses_everything(tmp_path: Path, damage: bytes) -> Non
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    import sqlite3
-
     path = tmp_path / "budget.db"
     Budget(path).close()
     database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 3")
     database.close()
-    with pytest.raises(BudgetError, match="version 2"):
+    with pytest.raises(BudgetError, match="version 3"):
         Budget(path)
+
+
+def test_two_units_of_a_run_have_accounts_of_their_own(budget: Budget) -> None:
+    reserve(budget, unit="window")
+    reserve(budget, unit="site")
+    budget.commit("run1", "1/train/1", [ROUND], AT, unit="site")
+    by_unit = {entry.unit: entry for entry in budget.entries()}
+    assert by_unit["site"].spent == (ROUND,)
+    assert by_unit["window"].spent == ()
+    for number in (1, 2):
+        budget.authorise("run1", f"{number}/train/1", [ROUND], unit="window", source="/data.csv")
+    with pytest.raises(BudgetError, match="per entity"):
+        budget.authorise("run1", "", [ROUND], unit="entity", source="/data.csv")
+    budget.cancel("run1")  # something was spent: nothing is taken back
+    assert len(budget.entries()) == 2
+    budget.finish("run1", AT)
+    assert budget.charged("site", "/data.csv") == [ROUND]
+    assert budget.charged("window", "/data.csv") == []
+
+
+VERSION_1 = """
+CREATE TABLE run (
+    run_id TEXT PRIMARY KEY, unit TEXT NOT NULL, source TEXT NOT NULL, task TEXT NOT NULL, plan_hash TEXT NOT NULL,
+    epsilon REAL, delta REAL NOT NULL, created TEXT NOT NULL, finished TEXT
+) STRICT;
+CREATE TABLE reserved (
+    run_id TEXT NOT NULL REFERENCES run(run_id), noise REAL NOT NULL CHECK (noise > 0),
+    rate REAL NOT NULL CHECK (rate > 0 AND rate <= 1), steps INTEGER NOT NULL CHECK (steps > 0),
+    PRIMARY KEY (run_id, noise, rate)
+) STRICT;
+CREATE TABLE spent (
+    run_id TEXT NOT NULL REFERENCES run(run_id), release TEXT NOT NULL, noise REAL NOT NULL CHECK (noise > 0),
+    rate REAL NOT NULL CHECK (rate > 0 AND rate <= 1), steps INTEGER NOT NULL CHECK (steps > 0), at TEXT NOT NULL,
+    PRIMARY KEY (run_id, release, noise, rate)
+) STRICT;
+INSERT INTO run VALUES ('run1', 'window', '/data.csv', 'pump', 'p', 1.0, 1e-5, '2026-03-01T12:00:00Z', NULL);
+INSERT INTO run VALUES ('run2', 'entity', '/data.csv', 'pump', 'q', 2.0, 1e-5, '2026-03-02T12:00:00Z', 'then');
+INSERT INTO reserved VALUES ('run1', 2.0, 0.1, 15), ('run1', 20.0, 1.0, 1), ('run2', 3.0, 0.5, 8);
+INSERT INTO spent VALUES ('run1', '1/train/1', 2.0, 0.1, 5, 'at'), ('run2', '1/train/1', 3.0, 0.5, 4, 'at');
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A budget as version 1 left it: one run open, one finished."""
+    path = tmp_path / "budget.db"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.executescript(VERSION_1)
+    database.close()
+    return path
+
+
+def test_a_file_of_version_1_keeps_every_charge(old: Path) -> None:
+    budget = Budget(old)
+    first, second = budget.entries()
+    assert (first.run_id, first.unit, first.finished, first.spent) == ("run1", "window", None, (ROUND,))
+    assert first.reserved == tuple(sorted(RUN_COST))
+    assert (second.unit, second.finished, second.epsilon) == ("entity", "then", 2.0)
+    assert second.spent == (Spend(noise_multiplier=3.0, sampling_rate=0.5, steps=4),)
+    assert budget.charged("window", "/data.csv") == sorted(RUN_COST)
+    budget.authorise("run1", "2/train/1", [ROUND], unit="window", source="/data.csv")
+    budget.commit("run1", "2/train/1", [ROUND], AT, unit="window")
+    with pytest.raises(BudgetError):
+        reserve(budget, "run2", unit="site")  # it is finished, whatever the unit
+    budget.close()
+    again = Budget(old)
+    assert sum(spend.steps for spend in again.entries()[0].spent) == 10
+    again.close()
+    database = sqlite3.connect(old)
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert tables == {"run", "reserved", "spent"}
+    assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+    database.close()
+
+
+def test_a_reader_of_version_1_changes_nothing(old: Path) -> None:
+    before = old.read_bytes()
+    reader = Budget(old, read_only=True)
+    assert [entry.unit for entry in reader.entries()] == ["window", "entity"]
+    reader.close()
+    assert old.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_version_1(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget_file, "_OVER", "INSERT INTO run SELECT * FROM nowhere;")
+    with pytest.raises(StorageError, match="nowhere"):
+        Budget(old)
+    monkeypatch.undo()
+    budget = Budget(old)
+    assert budget.charged("window", "/data.csv") == sorted(RUN_COST)
+    budget.close()
 
 
 @settings(max_examples=30, deadline=None)
@@ -198,10 +297,10 @@ def test_what_counts_is_never_less_than_what_was_spent(rounds: list[int], finish
         for number, steps in enumerate(rounds):
             spend = Spend(noise_multiplier=2.0, sampling_rate=0.1, steps=steps)
             try:
-                budget.authorise("run1", f"{number}/train/1", [spend], source="/data.csv")
+                budget.authorise("run1", f"{number}/train/1", [spend], unit="window", source="/data.csv")
             except BudgetError:
                 continue
-            budget.commit("run1", f"{number}/train/1", [spend], AT)
+            budget.commit("run1", f"{number}/train/1", [spend], AT, unit="window")
             allowed += steps
         if finished:
             budget.finish("run1", AT)

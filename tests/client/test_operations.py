@@ -201,8 +201,10 @@ def test_data_that_breaks_the_contract_does_not_join(operations: Operations, kit
 
 def test_the_cost_of_a_run_composes_with_what_was_spent(unread: Operations, kit: Any) -> None:
     plan = kit.centre.plan()
-    alone = unread.cost({"spent": [], "delta": 1e-5}, {"plan": plan.encode()}).header
-    again = unread.cost({"spent": alone["spends"], "delta": 1e-5}, {"plan": plan.encode()}).header
+    alone = unread.cost({"unit": plan.privacy.unit, "spent": [], "delta": 1e-5}, {"plan": plan.encode()}).header
+    again = unread.cost(
+        {"unit": plan.privacy.unit, "spent": alone["spends"], "delta": 1e-5}, {"plan": plan.encode()}
+    ).header
     assert alone["run"] == alone["epsilon"] == alone["claim"] == again["run"]
     assert alone["epsilon"] < again["epsilon"] < 2 * alone["epsilon"] + 0.1
     assert [2.0, 0.1, 9] in alone["spends"]
