@@ -7,6 +7,7 @@ was sent: never keys, shares or masked vectors.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import secrets
@@ -20,6 +21,7 @@ from fedsite.protocol.messages import Purpose
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import context
 from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.protocol.secagg.masking import Ring
 from fedsite.server import fields, merging
 from fedsite.server.adverts import Adverts
 from fedsite.server.exchange import Exchange
@@ -28,6 +30,8 @@ from fedsite.server.journal import Journal
 from fedsite.server.link import Link, SiteLink
 from fedsite.server.question import Contribution, Question, Result, Take
 from fedsite.server.stages import Stages
+
+POLL_S = 0.2  # between looks at who is online, seconds
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class SecureSums:
         note: Callable[[dict[str, Any]], None],
         stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         """`note` is given the facts of every sum, as the journal has them."""
         self._plan = plan
@@ -54,6 +59,7 @@ class SecureSums:
         self._note = note
         self._stopping = stopping
         self._clock = clock
+        self._wait = wait
         self.adverts = Adverts(plan, lambda: exchange.attempt)
 
     def ask(self, question: Question, sites: Sequence[SiteLink], take: Take | None) -> Result:
@@ -80,7 +86,7 @@ class SecureSums:
             for group in stages.groups:
                 self._record(stages, group)
             chosen = self._again(stages) if left and not stages.opening and not self._stopping() else []
-            if len(chosen) < terms.terms.min_cohort or not self._exchange.renew():
+            if len(chosen) < stages.least or not self._exchange.renew():
                 break
             _log.warning("%s of round %s is tried again: %s", question.kind, question.round, stages.reason())
         if take is not None:
@@ -109,10 +115,17 @@ class SecureSums:
         return found
 
     def _again(self, stages: Stages) -> list[SiteLink]:
-        """Sites to try again with: online, and not lost by their own doing."""
+        """Sites to try again with: not lost by their own doing, and online by the end of the wait for sites."""
         given_up = merging.at_fault(stages)
-        online = {site.site_id for site in self._link.sites()}
-        return [site for site in stages.sites if site.site_id in online - given_up]
+        left = [site for site in stages.sites if site.site_id not in given_up]
+        end = self._clock() + self._plan.rounds.wait_s
+        while True:
+            online = {site.site_id: site for site in self._link.sites()}
+            found = [online[site.site_id] for site in left if site.site_id in online]
+            enough = len(found) >= stages.least or len(left) < stages.least
+            if enough or self._clock() >= end or self._stopping():
+                return found
+            self._wait(POLL_S)
 
     def _record(self, stages: Stages, group: Group) -> None:
         """One event for each sum."""
@@ -133,10 +146,17 @@ class SecureSums:
             "u2": group.names(total.u2),
             "u3": group.names(total.u3),
             "masked": dict(sorted(group.masked.items())),
+            "total": _digest(total.total) if total.stage == "ended" else None,
+            "total": "" if group.failed else sha256(total.total.astype("<u4", copy=False).tobytes()).hex(),
             "stages": merging.of_sites(stages, ids),
         }
         self._journal.record("sum", **facts)
         self._note(facts)
+
+
+def _digest(total: Ring) -> str:
+    """SHA-256 of an opened sum as it stands in the ring, hex."""
+    return hashlib.sha256(total.astype("<u4", copy=False)).hexdigest()
 
 
 def asks_for_sum(plan: RoundPlan, question: Question) -> bool:
