@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from fedsite.protocol.errors import FedsiteError, RefusalCode
 from fedsite.protocol.keys import SigningKey, VerifyKey
 from fedsite.protocol.secagg import fixedpoint, site
 from fedsite.protocol.secagg.context import Attempt
@@ -24,6 +26,13 @@ NO_MODEL = bytes(32)
 def identity(number: int) -> SigningKey:
     """The same key for the same number, always."""
     return SigningKey(hashlib.sha256(b"cohort %d" % number).digest())
+
+
+def refused(kind: type[FedsiteError], action: Callable[..., object], *arguments: object) -> RefusalCode:
+    """The code that an action is refused with, by an error of this kind."""
+    with pytest.raises(kind) as caught:
+        action(*arguments)
+    return caught.value.refusal
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from secrets import SystemRandom
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from fedsite.protocol.secagg.site import SHARE_BYTES, Identities
 from fedsite.protocol.secagg.wire import OPENED_BYTES
 
 TRIES = 64  # choices of shares for one secret before it is given up
+_CHANCE = SystemRandom()
 Stage = Literal["advertise", "share", "mask", "confirm", "unmask", "ended"]
 
 
@@ -117,7 +119,13 @@ class Sum:
         return {source: self._sealed[source][site] for source in self._near[site] if source in shared}
 
     def neighbours_of(self, site: bytes) -> tuple[bytes, ...]:
-        """Who shares masks with a site of U1, sorted by id."""
+        """Who shares masks with a site of U1, and holds shares of its secrets, sorted by id.
+
+        Raises:
+            IntegrityError: not of U1, or U1 is not closed.
+        """
+        if site not in self._near:
+            raise _wrong(f"site {site.hex()}", "a site of the cohort")
         return self._near[site]
 
     def add_vector(self, site: bytes, vector: Ring) -> None:
@@ -243,8 +251,8 @@ class Sum:
                 f"{len(shares)} shares of site {site.hex()}", allowed=f"at least {threshold}",
                 refusal=RefusalCode.COHORT,
             )  # fmt: skip
-        for start in range(min(len(shares), TRIES)):
-            chosen = [shares[(start + step) % len(shares)] for step in range(threshold)]
+        for number in range(TRIES if len(shares) > threshold else 1):
+            chosen = _CHANCE.sample(shares, threshold) if number else shares[:threshold]
             rows = np.frombuffer(b"".join(item for _, item in chosen), np.uint8).reshape(threshold, -1)
             found = shamir.combine(rows, shamir.weights([x for x, _ in chosen]))
             if image(found) == expected:

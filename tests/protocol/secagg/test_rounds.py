@@ -80,7 +80,7 @@ def small(chance: random.Random, schedules: int) -> int:
 
 
 def test_schedules_of_small_cohorts() -> None:
-    assert small(random.Random(1), 300) > 75  # the schedules are no mere list of abandoned sums
+    assert small(random.Random(1), 150) > 40  # the schedules are no mere list of abandoned sums
 
 
 @pytest.mark.slow
@@ -112,14 +112,15 @@ def test_a_sparse_graph_with_confirmations() -> None:
     assert np.array_equal(cohort.unmask(), cohort.expected())
 
 
-def test_a_holder_that_lies_about_its_share_is_worked_around() -> None:
-    cohort = Cohort(6)
+@pytest.mark.parametrize("liars", [(0,), (0, 4)])
+def test_holders_that_lie_about_their_shares_are_worked_around(liars: tuple[int, ...]) -> None:
+    cohort = Cohort(9)
     cohort.advertise()
     cohort.share()
     cohort.mask()
     for number, one in enumerate(cohort.sum.u3):
         answers = cohort.opened(one)
-        if number == 0:
+        if number in liars:
             answers = {source: item[:1] + bytes(32) for source, item in answers.items()}
         cohort.sum.add_opened(one, answers)
     assert np.array_equal(cohort.sum.open().view(np.int32), cohort.expected())

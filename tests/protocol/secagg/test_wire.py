@@ -1,21 +1,21 @@
 """Blobs of the stages: what is packed comes back, and nothing else is read."""
 
-import pytest
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsite.protocol.errors import IntegrityError, RefusalCode
 from fedsite.protocol.secagg import wire
+from tests.secagg_cohort import refused
 
 SITES = tuple(bytes([number]) * 16 for number in range(20))
 counts = st.integers(0, len(SITES))
 parts = st.sets(st.sampled_from(SITES))
 
 
-def refused(action: object, *arguments: object) -> None:
-    with pytest.raises(IntegrityError) as caught:
-        action(*arguments)  # type: ignore[operator]
-    assert caught.value.refusal is RefusalCode.MALFORMED
+def refuses(action: Callable[..., object], *arguments: object) -> None:
+    assert refused(IntegrityError, action, *arguments) is RefusalCode.MALFORMED
 
 
 def test_a_set_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_a_set_of_another_length_or_with_stray_bits_is_refused(count: int, data:
     whole = SITES[:count]
     stray = len(data) == (count + 7) // 8 and count % 8 and data[-1] & (0xFF >> count % 8)
     if len(data) != (count + 7) // 8 or stray:
-        refused(wire.unpack_set, data, whole)
+        refuses(wire.unpack_set, data, whole)
     else:
         assert wire.pack_set(wire.unpack_set(data, whole), whole) == data
 
@@ -64,7 +64,7 @@ def test_items_of_another_length_are_refused(sites: set[bytes], size: int, lengt
     if length == size * len(sites):
         assert set(wire.unpack_items(bytes(length), sites, size, "items")) == sites
     else:
-        refused(wire.unpack_items, bytes(length), sites, size, "items")
+        refuses(wire.unpack_items, bytes(length), sites, size, "items")
 
 
 @given(st.dictionaries(st.sampled_from(SITES), st.binary(min_size=33, max_size=33)), parts)
@@ -72,13 +72,13 @@ def test_opened_shares_come_back_and_gaps_stay_gaps(opened: dict[bytes, bytes], 
     sources = set(opened) | more
     found = wire.unpack_opened(wire.pack_opened(opened, sources), sources)
     assert found == {source: item for source, item in opened.items() if item != wire.NOTHING}
-    refused(wire.unpack_opened, wire.pack_opened(opened, sources) + b"\0", sources)
+    refuses(wire.unpack_opened, wire.pack_opened(opened, sources) + b"\0", sources)
 
 
 @given(st.binary(max_size=20), st.integers(0, 20))
 def test_a_split_takes_what_is_there_and_no_more(data: bytes, size: int) -> None:
     if size > len(data):
-        refused(wire.split, data, size, "a blob")
+        refuses(wire.split, data, size, "a blob")
     else:
         first, rest = wire.split(data, size, "a blob")
         assert (len(first), first + rest) == (size, data)
