@@ -146,8 +146,7 @@ class SecureSums:
             "u2": group.names(total.u2),
             "u3": group.names(total.u3),
             "masked": dict(sorted(group.masked.items())),
-            "total": _digest(total.total) if total.stage == "ended" else None,
-            "total": "" if group.failed else sha256(total.total.astype("<u4", copy=False).tobytes()).hex(),
+            "total": "" if group.failed else _digest(total.total),
             "stages": merging.of_sites(stages, ids),
         }
         self._journal.record("sum", **facts)
@@ -156,7 +155,7 @@ class SecureSums:
 
 def _digest(total: Ring) -> str:
     """SHA-256 of an opened sum as it stands in the ring, hex."""
-    return hashlib.sha256(total.astype("<u4", copy=False)).hexdigest()
+    return hashlib.sha256(total.astype("<u4", copy=False).data).hexdigest()
 
 
 def asks_for_sum(plan: RoundPlan, question: Question) -> bool:
