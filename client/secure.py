@@ -105,7 +105,7 @@ class Sums:
             state, _ = machine.advertise(coming.manifest, attempt, self._site.key)
             kept = Kept(state=state)
             self._store.save(place, kept)
-            self._forget(place, lambda other, stage: other.round == place.round or stage in ("advertised", "ended"))
+            self._forget(place, lambda other, stage: other.round == place.round or stage == "advertised")
         return kept.state.advert.raw
 
     def share(self, header: Header, frame: Frame) -> dict[str, bytes]:

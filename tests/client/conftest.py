@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client import pipe
+from fedsite.client import pipe, protect
 from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
 from fedsite.client.settings import PolicySettings, Settings
 from fedsite.client.site import Site
 from fedsite.client.store import Outbox
 from fedsite.privacy.accounting import Spend
+from fedsite.privacy.sampling import SeededSource
 from fedsite.protocol import documents, instants, sealing, shape, signing, weights
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, Header, ReplyHeader
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan
+from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.task import load_task
+from tests.secure_sites import Party
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -119,6 +122,9 @@ class FakeWorker:
         self.epsilon = 1.0
         self.claim = 1.0
         self.extra: list[list[float]] = []  # what the run costs beside statistics and training
+        self.delta = 1.0
+        self.windows = 7.0
+        self.vectors: list[bytes] = []  # made for sums
 
     @property
     def touched_data(self) -> bool:
@@ -139,9 +145,18 @@ class FakeWorker:
             raise self.failure
         if operation == "prepare":
             return pipe.Message(header={})
-        values = {"statistics/count": np.array([7.0])} if operation == "statistics" else {"delta/weight": np.ones(3)}
+        values = {"statistics/count": np.array([7.0])}
+        if operation != "statistics":
+            values = {"delta/weight": np.full(3, self.delta), "loss": np.array([0.5])}
+            values["weight"] = np.array([self.windows])
         values["release"] = np.array([float(len(self.calls))])
-        return pipe.Message(header={}, blobs={"values": weights.encode(values)})
+        if "manifest" not in blobs:
+            return pipe.Message(header={}, blobs={"values": weights.encode(values)})
+        manifest = Manifest.parse(blobs["manifest"])
+        if any(field.name.startswith("calibration/") for field in manifest.fields):
+            values = {"calibration/positive": np.ones((1, 2))}
+        self.vectors.append(protect.vector(values, manifest, SeededSource(1)))
+        return pipe.Message(header={}, blobs={"vector": self.vectors[-1]})
 
 
 @dataclass
@@ -162,6 +177,9 @@ class Kit:
     @property
     def budget_path(self) -> Path:
         return self.site.directory / "budget.db"
+
+    def handler_settings(self, **policy: Any) -> Settings:
+        return replace(self.settings, policy=replace(self.settings.policy, **policy))
 
     def handler(self, **policy: Any) -> Handler:
         settings = replace(self.settings, policy=replace(self.settings.policy, **policy))
@@ -195,6 +213,31 @@ def centre() -> Centre:
 def kit(centre: Centre, tmp_path: Path) -> Kit:
     site = Site(directory=tmp_path, name="alpha", federation=centre.federation, key=SigningKey.generate())
     return Kit(centre=centre, site=site, worker=FakeWorker(), settings=Settings(policy=PolicySettings()))
+
+
+@pytest.fixture
+def party(centre: Centre, tmp_path: Path) -> Party:
+    """Three sites of one federation and a run that is private; nothing was asked yet."""
+    return party_of(centre, tmp_path)
+
+
+def party_of(centre: Centre, directory: Path, count: int = 3, **changes: Any) -> Party:
+    kits = []
+    for number in range(count):
+        site = Site(
+            directory=directory / str(number), name=str(number), federation=centre.federation, key=SigningKey.generate()
+        )
+        site.directory.mkdir()
+        kits.append(Kit(centre=centre, site=site, worker=FakeWorker(), settings=Settings(policy=PolicySettings())))
+        kits[-1].worker.delta = 0.25 * (number + 1)
+        kits[-1].worker.windows = 10.0 * (number + 1)
+    return Party(centre, kits, centre.plan(**({"protection": ProtectionPlan(sites=count)} | changes)))
+
+
+@pytest.fixture
+def make_party(centre: Centre, tmp_path: Path) -> Callable[..., Party]:
+    """`party` with another number of sites, or another plan."""
+    return partial(party_of, centre, tmp_path)
 
 
 @pytest.fixture
