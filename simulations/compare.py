@@ -15,7 +15,7 @@ from fedsite.privacy.accounting import group_epsilon
 from fedsite.protocol import documents, weights
 from fedsite.protocol.plan import LocalPlan, RoundPlan
 from fedsite.simulations import baselines, demo
-from fedsite.simulations.report import Metric, Phase, Privacy, Release, Report, Round, Site
+from fedsite.simulations.report import Metric, Phase, Privacy, Release, Report, Round, Secagg, Site, Stage
 from fedsite.telemetry import loading
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.statistics import Normalisation
@@ -69,6 +69,7 @@ def report(
         sites=_sites(result, found, played, sites),
         rounds=_rounds(result, _curve(plan, files, sites)),
         phases=_phases(result, played),
+        secagg=_secagg(result),
         release=_release(result, played),
         release_refused=result["release_refusal"] or "",
         command=command,
@@ -218,6 +219,29 @@ def _phases(result: Mapping[str, Any], played: demo.Played) -> tuple[Phase, ...]
     first = Phase(name="set-up and enrolment", seconds=round(around.get("set-up", 0.0), 2))
     after = Phase(name="scoring on the device", seconds=round(around.get("scoring", 0.0), 2))
     return (first, rest, *inside.values(), after)
+
+
+def _secagg(result: Mapping[str, Any]) -> Secagg | None:
+    found = result["secagg"]
+    if found is None:
+        return None
+    opened = [item for item in found["sums"] if item["outcome"] == "opened"]
+    return Secagg(
+        opened=len(opened),
+        failed=len(found["sums"]) - len(opened),
+        survivors=min((item["survivors"] for item in opened), default=0),
+        colluding=found["colluding"],
+        groups=found["groups"],
+        stages=tuple(
+            Stage(
+                name=stage["name"],
+                seconds=round(stage["seconds"], 3),
+                bytes_up=stage["bytes_up"],
+                bytes_down=stage["bytes_down"],
+            )
+            for stage in found["stages"]
+        ),
+    )
 
 
 def _release(result: Mapping[str, Any], played: demo.Played) -> Release | None:

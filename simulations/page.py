@@ -13,6 +13,13 @@ from fedsite.simulations import figures
 from fedsite.simulations.figures import Bar, Level, Line, number
 from fedsite.simulations.report import Report, encode
 
+STAGES = {
+    "advertise": "each site signs keys for one sum; most ride ahead on other messages",
+    "share": "each site splits its secrets among the others, encrypted",
+    "mask": "each site reads its data and sends its numbers under masks",
+    "confirm": "the sites sign who is in the sum",
+    "unmask": "what cancels the masks of the sum, and of nothing else",
+}
 NAMES = {"global": "federated", "central": "central", "local": "local only", "int8": "int8 on the device"}
 
 
@@ -27,6 +34,7 @@ def render(report: Report) -> str:
             _sites(report),
             _release(report),
             _privacy(report),
+            _secagg(report),
             _cost(report),
             _rounds(report),
             _foot(report),
@@ -95,9 +103,10 @@ def _cards(report: Report) -> str:
         (
             "updates",
             escape(report.protection),
-            "what the server receives from a site is encrypted for this run only"
-            if report.protection == "sealed"
-            else "updates were readable by the server",
+            {
+                "secagg": "the server learned sums over the sites, never one site’s values",
+                "sealed": "encrypted for this run only; the server read single updates",
+            }.get(report.protection, "updates were readable by the server"),
         ),
     ]
     return (
@@ -194,6 +203,25 @@ def _privacy(report: Report) -> str:
         f"<section><h2>Privacy spend</h2><p>Differential privacy at the site, {escape(privacy.adjacency)} of {unit}, δ = {privacy.delta:g}; "
         f"training, statistics, evaluation and calibration composed.{escape(group)}</p>"
         f'<div class="columns">{"".join(rows)}</div>{f"<ul>{limits}</ul>" if limits else ""}</section>'
+    )
+
+
+def _secagg(report: Report) -> str:
+    found = report.secagg
+    if found is None:
+        return ""
+    helpers = f", even with {found.colluding} of the sites on its side" if found.colluding else ""
+    failed = f" {found.failed} more failed, and nobody can open them." if found.failed else ""
+    cut = f" Each round was cut into {found.groups} groups with a sum of its own." if found.groups > 1 else ""
+    rows = "".join(
+        f'<tr><td>{escape(stage.name)}</td><td>{STAGES.get(stage.name, "")}</td><td class="num">{stage.seconds:.2f}</td>'
+        f'<td class="num">{_bytes(stage.bytes_up)}</td><td class="num">{_bytes(stage.bytes_down)}</td></tr>'
+        for stage in found.stages
+    )
+    head = '<tr><th>stage</th><th>what happens</th><th class="num">seconds</th><th class="num">up</th><th class="num">down</th></tr>'
+    return (
+        f"<section><h2>What the server saw</h2><p>{found.opened} sums, the smallest over {found.survivors} sites, and no single site’s values{helpers}.{failed}{cut} "
+        f"Training, statistics, evaluation and calibration all went through the masks; the figures are of all sums together.</p><table>{head}{rows}</table></section>"
     )
 
 

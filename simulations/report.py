@@ -41,6 +41,28 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of all secure sums of the run together."""
+
+    name: str  # advertise, share, mask, confirm, unmask
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secagg:
+    """What the server learned, and what that took; figures over every sum of the run."""
+
+    opened: int  # sums the server learned
+    failed: int  # sums that nobody can open
+    survivors: int  # sites in the smallest opened sum
+    colluding: int  # sites that may side with a lying server
+    groups: int
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """One site of the demo; per-site figures are the researcher's own here, and leave no real site."""
 
@@ -110,6 +132,7 @@ class Report:
     sites: tuple[Site, ...]
     rounds: tuple[Round, ...]
     phases: tuple[Phase, ...]
+    secagg: Secagg | None = None  # none where the server saw single updates
     release: Release | None
     release_refused: str = ""  # why there is no release: what the parity gate found
     command: str

@@ -39,6 +39,14 @@ def example() -> report.Report:
             ),
         ),
         phases=(report.Phase(name="rounds", seconds=2.0, bytes=60),),
+        secagg=report.Secagg(
+            opened=3,
+            failed=1,
+            survivors=2,
+            colluding=0,
+            groups=1,
+            stages=(report.Stage(name="share", seconds=0.25, bytes_up=300, bytes_down=4000),),
+        ),
         release=report.Release(version="v1", bytes=1000, fp32_bytes=4000, verified_sites=2),
         command="fedsite demo",
     )
@@ -108,6 +116,14 @@ def test_the_page_says_what_happened() -> None:
     text = parse(page.render(example())).text
     for figure in ("13.8", "13.4", "18.1", "ε = 7.9", "abandoned", "1.0 kB"):
         assert figure in text
+
+
+def test_the_page_says_what_the_server_saw() -> None:
+    text = parse(page.render(example())).text
+    assert "3 sums, the smallest over 2 sites" in text
+    assert "1 more failed" in text
+    sealed = dataclasses.replace(example(), secagg=None)
+    assert "What the server saw" not in parse(page.render(sealed)).text
 
 
 def test_without_privacy_no_epsilon_is_printed() -> None:
