@@ -128,6 +128,7 @@ class Coordinator:
                 note=record.secure_sum,
                 stopping=self._stopping,
                 clock=clock,
+                wait=wait,
             ),
             journal=journal,
             record=record,
@@ -219,7 +220,7 @@ class Coordinator:
             return known or evaluation.plain(evaluation.normalisation(session.task, None))
         self._cohort.gather(statistics_sum(session))
         total = self._cohort.statistics(first)
-        noise = plan.privacy.statistics_noise if plan.privacy.mode != "none" else 0.0
+        noise = plan.privacy.statistics_noise * evaluation.spread(plan, total.count)
         found = evaluation.plain(evaluation.normalisation(session.task, total, noise))
         # A site opens this sum once: a driver that takes over has to know what came of it.
         keep(session, self._run, model, found)

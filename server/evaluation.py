@@ -79,17 +79,26 @@ def evaluation_shapes(task: Task) -> tuple[dict[str, Shape], dict[str, Shape]]:
     return required, optional
 
 
-def normalisation(task: Task, total: Total | None, statistics_noise: float = 0.0) -> Normalisation:
+def spread(plan: RoundPlan, sites: int) -> float:
+    """Standard deviation of the noise in a sum over so many sites, over what the plan says of one release.
+
+    Each site adds a whole share by itself, or such a part that the smallest sum that is opened has one.
+    """
+    if plan.privacy.mode == "none":
+        return 0.0
+    return math.sqrt(sites / plan.protection.terms.honest if plan.privacy.site_level else sites)
+
+
+def normalisation(task: Task, total: Total | None, noise: float = 0.0) -> Normalisation:
     """The run's normalisation: from the sites' sums, or from the schema alone where there are none.
 
-    `statistics_noise` is the noise multiplier that each site's sums were noised with.
+    `noise` is the standard deviation of what is in the sums, over what one unit can move them by.
     """
     bounds = np.asarray(task.feature_bounds, dtype=np.float32)
     if total is None or not total.count:
         return schema_normalisation(bounds[:, 0], bounds[:, 1])
     sums = Sums(count=total.sums["count"], total=total.sums["sum"], square=total.sums["square"])
-    noise = statistics_noise * unit_bound(len(bounds)) * math.sqrt(total.count)
-    return sums.normalisation(bounds[:, 0], bounds[:, 1], noise=noise)
+    return sums.normalisation(bounds[:, 0], bounds[:, 1], noise=noise * unit_bound(len(bounds)))
 
 
 def value(task: Task, total: Total) -> float | None:

@@ -131,6 +131,7 @@ class _Asking:
             "asked",
             **self._phase,
             round=question.round,
+            attempt=desk.attempt,
             sites=[self._sites[site].name for site in asked],
             deadline_s=question.rules.deadline_s,
         )
@@ -248,6 +249,7 @@ class _Asking:
             "reply",
             **self._phase,
             round=self._question.round,
+            attempt=self._desk.attempt,
             site=site.name,
             outcome=str(status),
             code=None if code is None else str(code),

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsite.models import sum_noise
 from fedsite.protocol import weights
 from fedsite.protocol.errors import IntegrityError, RefusalCode
 from fedsite.protocol.messages import Purpose
@@ -28,18 +29,25 @@ _COUNTED: Final = ("statistics/", "evaluation/", "parity/")  # sums over windows
 
 
 def manifest(plan: RoundPlan, purpose: Purpose, expected: Expected) -> Manifest:
-    """The terms of a sum of what `expected` names."""
+    """The terms of a sum of what `expected` names.
+
+    Raises:
+        ConfigError: noise in sums, and a value that it is not defined for.
+        DocumentError: more sites, or less noise, than a grid bears.
+    """
     protection = plan.protection
     weighted = plan.privacy.mode == "none"
     shapes = {**expected.required, **expected.optional}
-    fields = [_field(plan, name, shapes[name]) for name in sorted(shapes) if weighted or name != WEIGHT]
+    bare = [_field(plan, name, shapes[name]) for name in sorted(shapes) if weighted or name != WEIGHT]
+    fields, noise = sum_noise.noised(plan, bare)
     return Manifest(
         purpose=purpose,
         plan_hash=plan.hash,
         sites=protection.sites,
-        fields=tuple(fields),
+        fields=fields,
         examples_max=protection.examples_max if any(field.weighted for field in fields) else 0,
         terms=protection.terms,
+        noise=noise,
     )
 
 

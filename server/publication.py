@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ from fedsite.models import calibration
 from fedsite.protocol import release as manifests
 from fedsite.protocol.encoding import sha256
 from fedsite.protocol.errors import IntegrityError
-from fedsite.protocol.plan import RoundPlan
 from fedsite.server import evaluation, release
 from fedsite.server.cohort import Cohort
 from fedsite.server.evaluation import Total
@@ -19,6 +17,7 @@ from fedsite.server.release import CALIBRATION, Candidate, Graph, Signed, Signer
 from fedsite.server.replies import Expected
 from fedsite.server.rounds import Status
 from fedsite.server.session import Session
+from fedsite.server.spent import claim
 from fedsite.server.training import Model
 
 
@@ -136,12 +135,9 @@ class Publication:
         session.check_stop()
         if result.state.outcome == "abandoned":
             return None, 0.0
-        noise = 0.0
-        if plan.privacy.mode != "none":
-            # Each site's noise is scaled to one unit's part in all rows together; they add up over the sites.
-            one = plan.privacy.calibration_noise * calibration.sensitivity(len(graph.tensors), scores=score)
-            noise = one * math.sqrt(total.count)
-        return dict(total.sums), noise
+        # The noise is scaled to one unit's part in all rows together.
+        one = plan.privacy.calibration_noise * calibration.sensitivity(len(graph.tensors), scores=score)
+        return dict(total.sums), one * evaluation.spread(plan, total.count)
 
     def _install(self, session: Session, cohort: Cohort, signed: Signed) -> tuple[list[str], dict[str, str]]:
         """Names of the sites that verified and installed the release, and why others did not."""
@@ -164,21 +160,3 @@ class Publication:
         session.check_stop()
         session.journal.record("installed", version=signed.version, verified=sorted(verified), failed=failed)
         return sorted(verified), failed
-
-
-def claim(plan: RoundPlan, epsilon: float | None) -> dict[str, Any]:
-    """The privacy statement of a manifest."""
-    privacy = plan.privacy
-    if privacy.mode == "none" or epsilon is None:
-        return {"mode": "none"}
-    return {
-        "mode": privacy.mode,
-        "unit": privacy.unit,
-        "adjacency": privacy.adjacency,
-        "delta": privacy.delta,
-        "epsilon": epsilon,
-        "mechanism": "DP-SGD with Poisson sampling; Gaussian for statistics, evaluation and calibration",
-        "noise_multiplier": privacy.noise_multiplier,
-        "clip": privacy.clip,
-        "accountant": privacy.accountant,
-    }

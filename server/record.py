@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.plan import SITE, RoundPlan
+from fedsite.server import spent
 from fedsite.server.link import SiteLink
 from fedsite.server.question import Result
 from fedsite.server.rounds import Ignored
 from fedsite.server.runs import RESULT_SCHEMA
+from fedsite.server.spent import Asked
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +30,8 @@ class SiteRecord:
     statistics: bool = False
     calibrated: bool = False
     installed: str = ""  # "ok", or why it did not install the release
-    epsilon: float | None = None
+    epsilon: float | None = None  # per window or entity
+    site_epsilon: float | None = None  # per site, in the sums
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
@@ -44,6 +47,7 @@ class SiteRecord:
             "trained": self.trained,
             "installed": self.installed or None,
             "epsilon": self.epsilon,
+            "site_epsilon": self.site_epsilon,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "seconds": round(self.seconds, 3),
@@ -160,25 +164,35 @@ class Record:
                 site_id=site_id, name=site_id[:8], trained=count + 1, evaluated=count + 1, statistics=True
             )
 
-    def charge(self) -> float | None:
-        """Set each site's ε from what it was asked for; returns the largest, None where nothing is private."""
-        if self._plan.privacy.mode == "none":
-            return None
-        known: dict[tuple[Any, ...], float] = {}
+    def charge(self) -> dict[str, float]:
+        """Set each site's ε from what it was asked for; the largest by privacy unit, empty where nothing is private."""
+        known: dict[Asked, dict[str, float]] = {}
+        largest: dict[str, float] = dict.fromkeys(self._plan.privacy.units, 0.0)
         for record in self.sites.values():
-            part = (record.trained, record.evaluated, record.statistics, record.calibrated)
-            if part not in known:
-                known[part] = _epsilon(self._plan, record)
-            record.epsilon = known[part]
-        return max(known.values(), default=0.0)
+            asked = Asked(
+                trained=record.trained,
+                evaluated=record.evaluated,
+                statistics=record.statistics,
+                calibrated=record.calibrated,
+            )
+            if asked not in known:
+                known[asked] = spent.epsilons(self._plan, asked)
+            for unit, epsilon in known[asked].items():
+                largest[unit] = max(largest[unit], epsilon)
+                if unit == SITE:
+                    record.site_epsilon = epsilon
+                else:
+                    record.epsilon = epsilon
+        return largest
 
     def result(
         self, *, outcome: str, reason: str, seconds: float, metric: float | None, release: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """The whole document."""
         plan, task_metric = self._plan, self._plan.task.get("metric", {})
-        spent = [record.epsilon for record in self.sites.values() if record.epsilon is not None]
-        private = plan.privacy.mode != "none"
+        private, sums = plan.privacy.sample_level, plan.privacy.site_level
+        paid = [record.epsilon for record in self.sites.values() if record.epsilon is not None]
+        paid_in_sums = [record.site_epsilon for record in self.sites.values() if record.site_epsilon is not None]
         return {
             "schema": RESULT_SCHEMA,
             "run_id": plan.run_id,
@@ -195,7 +209,7 @@ class Record:
                 "better": task_metric.get("better", ""),
                 "unit": task_metric.get("unit", ""),
                 "global": metric,
-                "noised": private and plan.privacy.evaluation_noise > 0,
+                "noised": plan.privacy.mode != "none" and plan.privacy.evaluation_noise > 0,
             },
             "privacy": {
                 "mode": plan.privacy.mode,
@@ -203,9 +217,19 @@ class Record:
                 "adjacency": plan.privacy.adjacency if private else None,
                 "delta": plan.privacy.delta if private else None,
                 "epsilon_target": plan.privacy.epsilon if private else None,
-                "epsilon_max": max(spent) if spent else None,
+                "epsilon_max": max(paid) if paid else None,
                 "noise_multiplier": plan.privacy.noise_multiplier if private else None,
                 "accountant": plan.privacy.accountant if private else None,
+                "site": {
+                    "adjacency": plan.privacy.site.adjacency,
+                    "delta": plan.privacy.site.delta,
+                    "epsilon_target": plan.privacy.site.epsilon,
+                    "epsilon_max": max(paid_in_sums) if paid_in_sums else None,
+                    "noise_multiplier": plan.privacy.site.noise_multiplier,
+                    "mechanism": plan.privacy.site.mechanism,
+                }
+                if sums
+                else None,
             },
             "secagg": self._secagg(),
             "rounds": [found.plain() for found in self.rounds],
@@ -234,22 +258,3 @@ class Record:
             "stages": list(stages.values()),
             "sums": self._sums,
         }
-
-
-def _epsilon(plan: RoundPlan, site: SiteRecord) -> float:
-    """ε of everything a site may have released: never less than the truth, as sites that stayed silent are charged."""
-    from fedsite.privacy.accounting import epsilon
-    from fedsite.privacy.spending import spends_of
-
-    privacy = plan.privacy
-    spends = spends_of(
-        noise_multiplier=privacy.noise_multiplier,
-        sampling_rate=plan.local.sampling_rate,
-        steps=plan.local.steps,
-        rounds=site.trained,
-        statistics_noise=privacy.statistics_noise if site.statistics else 0.0,
-        evaluation_noise=privacy.evaluation_noise,
-        evaluations=site.evaluated,
-        calibration_noise=privacy.calibration_noise if site.calibrated else 0.0,
-    )
-    return epsilon(spends, privacy.delta, privacy.accountant)

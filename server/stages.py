@@ -93,7 +93,7 @@ class Stages:
         if missing:
             body, blobs = riding(self.terms, self.question.round, self.exchange.attempt)
             sizes = {site.site_id: {ADVERT: ADVERT_BYTES} for site in missing}
-            question = self._question("advertise", max(0, self._least_cohort - len(found)), Parcel({}, sizes))
+            question = self._question("advertise", max(0, self.least - len(found)), Parcel({}, sizes))
 
             def take(answer: Answer) -> None:
                 found[answer.site.site_id] = self._checked(answer.site, answer.blobs[ADVERT])
@@ -108,7 +108,7 @@ class Stages:
     def _form(self, keys: Mapping[str, bytes]) -> None:
         """Cut the sites into groups, nobody knows which beforehand, and settle U1 of each."""
         ready = [site for site in self.sites if site.site_id in keys]
-        least = self._least_cohort
+        least = self.least
         if len(ready) < least:
             self.failed = f"advertise: {len(ready)} of {len(self.sites)} sites answered, {least} needed"
             return
@@ -221,7 +221,8 @@ class Stages:
         )
 
     @property
-    def _least_cohort(self) -> int:
+    def least(self) -> int:
+        """Sites without which there is no sum to begin with."""
         return max(self.terms.terms.min_cohort, self.question.rules.minimum)
 
     def _needed(self, group: Group) -> int:

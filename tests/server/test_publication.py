@@ -16,8 +16,9 @@ from fedsite.protocol import release as manifests
 from fedsite.protocol.errors import IntegrityError
 from fedsite.protocol.plan import PrivacyPlan, ReleasePlan
 from fedsite.server import release
-from fedsite.server.publication import Publication, claim
+from fedsite.server.publication import Publication
 from fedsite.server.release import Candidate, Signer
+from fedsite.server.spent import claim
 from fedsite.telemetry.task import read_task
 from tests import simulated_site
 from tests.simulated_fleet import Play, SimulatedFleet
@@ -156,4 +157,4 @@ def test_another_model_is_refused_without_any_metric(play: Play) -> None:
 
 
 def test_no_epsilon_without_privacy(play: Play) -> None:
-    assert claim(play.plan(), None) == {"mode": "none"}
+    assert claim(play.plan(), {}) == {"mode": "none"}
