@@ -18,6 +18,7 @@ from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import STAGES, Frame, Header, Purpose
 from fedsite.protocol.secagg import wire
 from fedsite.protocol.secagg.advert import Roster
+from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.site import SHARE_BYTES, SiteState
 
 NO_MODEL = bytes(32)
@@ -70,6 +71,19 @@ def place_of_next(header: Header, purpose: Purpose) -> Place:
     if header.kind == "advertise" and place != place_of(header):
         raise DocumentError("keys asked for another sum than the header names", allowed="one sum")
     return place
+
+
+def manifest_of(frame: Frame) -> Manifest:
+    """The terms of a sum to come.
+
+    Raises:
+        DocumentError: not a manifest, or not the one way to write it: its hash is of these bytes.
+    """
+    data = blob(frame, "next")
+    manifest = Manifest.parse(data)
+    if manifest.encode() != data:
+        raise DocumentError("a manifest that is not in canonical form", allowed="the bytes that its hash is of")
+    return manifest
 
 
 def model_of(header: Header, frame: Frame) -> bytes:

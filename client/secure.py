@@ -84,7 +84,7 @@ class Sums:
         """
         if header.kind != "advertise" and "next" not in {*frame.blobs, *header.body}:
             return None
-        manifest = Manifest.parse(incoming.blob(frame, "next"))
+        manifest = incoming.manifest_of(frame)
         terms.check(manifest, plan, limit=limit)
         place = incoming.place_of_next(header, manifest.purpose)
         terms.check_round(plan, place.purpose, place.round)

@@ -108,7 +108,8 @@ class Party:
     def mask_frame(self, kit: Any, u2: Collection[bytes] | None = None, **changes: Any) -> Frame:
         u2 = self.sum.u2 if u2 is None else u2
         site = bytes.fromhex(kit.site.id)
-        sealed = {source: item for source, item in self.sum.shares_for(site).items() if source in u2}
+        held = {} if self.sum.stage in ("advertise", "share") else self.sum.shares_for(site)
+        sealed = {source: item for source, item in held.items() if source in u2}
         blobs = {"secagg": wire.pack_set(u2, self.sum.roster.sites) + wire.pack_items(sealed)}
         given: dict[str, Any] = {"purpose": ""}
         if self.purpose in ("train", "evaluate"):
