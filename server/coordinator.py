@@ -215,10 +215,12 @@ class Coordinator:
         """Have the sites accept the plan; the normalisation of the run, from their statistics where it reads them."""
         session, plan = self._session, self._session.plan
         first = train_sum(session, self._run.launch().trained, model, model.round + 1)
+        # What an earlier driver may have opened, sites make no keys for: that is no reason not to accept the plan.
+        ahead = self._epoch == 1
         if known or not evaluation.reads_statistics(plan):
-            self._cohort.gather(first)
+            self._cohort.gather(first if ahead else None)
             return known or evaluation.plain(evaluation.normalisation(session.task, None))
-        self._cohort.gather(statistics_sum(session))
+        self._cohort.gather(statistics_sum(session) if ahead else None)
         total = self._cohort.statistics(first)
         noise = plan.privacy.statistics_noise * evaluation.spread(plan, total.count)
         found = evaluation.plain(evaluation.normalisation(session.task, total, noise))

@@ -83,7 +83,10 @@ class SimulatedSite:
         body: dict[str, Any] = {}
         if header.kind == "install":
             body = {"version": header.body["version"], "verified": True}
-        return self.reply(header, frame, values, body)
+        try:
+            return self.reply(header, frame, values, body)
+        except FedsiteError as error:  # keys for a sum to come that it will not make
+            return self.reply(header, frame, {}, {}, error.refusal)
 
     def stage(self, header: Header, frame: Frame) -> Frame:
         """The answer to a stage of a secure sum; what the pure machine refuses is a refusal here too."""
