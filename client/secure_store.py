@@ -204,9 +204,12 @@ def _what(place: Place) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_bytes()))
+        value = json.loads(path.read_bytes())
     except ValueError:
-        raise _damaged(path) from None
+        value = None
+    if not isinstance(value, dict):
+        raise _damaged(path)
+    return value
 
 
 def _damaged(path: Path) -> IntegrityError:

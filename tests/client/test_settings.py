@@ -16,6 +16,7 @@ def test_without_a_file_the_careful_defaults_hold(tmp_path: Path) -> None:
     assert found == Settings()
     assert found.policy.require_privacy
     assert found.policy.minimum_protection == "sealed"
+    assert found.policy.cohort_min == 3
 
 
 def test_overrides_win_over_the_file_and_keep_what_they_do_not_name(tmp_path: Path) -> None:
@@ -34,7 +35,8 @@ def test_overrides_win_over_the_file_and_keep_what_they_do_not_name(tmp_path: Pa
         ("polcy.tasks=[a]", ["polcy", "did you mean policy?"]),
         ("policy.epsilon_max=lots", ["policy.epsilon_max", "'lots'", "a number"]),
         ("policy.epsilon_max=-1", ["policy", "epsilon_max is -1", "0.0 to"]),
-        ("policy.minimum_protection=seal", ["'seal'", "sealed, none"]),
+        ("policy.minimum_protection=seal", ["'seal'", "secagg, sealed, none"]),
+        ("policy.cohort_min=1", ["policy", "cohort_min is 1", "2 to"]),
         ("policy.require_privacy=1", ["true or false"]),
         ("nothing", ["'nothing'", "key=value"]),
         ("data.tasks.pump.sit=1", ["data.tasks.pump.sit", "did you mean site?"]),

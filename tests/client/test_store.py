@@ -60,6 +60,33 @@ def test_values_belong_to_what_they_were_made_from(kit: Any) -> None:
     assert kit.outbox.values(header(kit, 2)) is None
 
 
+def test_values_do_not_depend_on_masks_or_on_what_follows(kit: Any) -> None:
+    outbox, digest = kit.outbox, "0" * 64
+    first = header(kit, 1, blobs={"model": digest, "secagg": "1" * 64}, body={"evaluate": True})
+    outbox.keep_values(first, b"vector", "m" * 64)
+    body = {"evaluate": True, "next": {"round": 2, "attempt": 1}}
+    again = header(kit, 1, attempt=2, blobs={"model": digest, "secagg": "2" * 64, "next": "3" * 64}, body=body)
+    assert outbox.values(again, "m" * 64) == b"vector"
+    assert outbox.values(again, "n" * 64) is None  # another grid
+    assert outbox.values(again) is None
+
+
+def test_a_stage_is_a_kind_of_its_own_for_each_purpose(kit: Any) -> None:
+    outbox: Outbox = kit.outbox
+    asked = [("train", ""), ("share", "train"), ("share", "evaluate"), ("unmask", "train")]
+    for number in (1, 2, 3):
+        for kind, purpose in asked:
+            outbox.keep_reply(header(kit, number, kind, purpose=purpose), Frame(header=kind.encode(), signature=b"s"))
+    for kind, purpose in asked:
+        reply = outbox.reply(header(kit, 3, kind, purpose=purpose))
+        assert reply is not None
+        assert reply.header == kind.encode()
+        with pytest.raises(TrustError):
+            outbox.reply(header(kit, 1, kind, purpose=purpose))
+    assert outbox.reply(header(kit, 1, "share", purpose="calibrate")) is None
+    assert len(list(outbox.directory.rglob("*.reply"))) == 2 * len(asked)
+
+
 def test_a_run_is_no_path(kit: Any, tmp_path: Path) -> None:
     for name in ("../other", "a/b", "", "x" * 65):
         with pytest.raises(TrustError):
