@@ -1,80 +1,172 @@
-"""What the masks cost on the real transport: rounds with secure aggregation beside sealed ones, interleaved.
+"""Whole sums without a transport: seconds of a site and of the server by stage, bytes by stage, and the exact sum.
 
-Three sites, a network of 420 inputs, one local step, FedAvg, no privacy, no evaluation, no release; one federation,
-whose runs alternate. A round counts from the end of the one before it to its own: all stages, checkpoint, journal.
-
-    python tests/benchmarks/secagg_rounds.py [--sites 3] [--blocks 3] [--rounds 20]   a table
-    python tests/benchmarks/secagg_rounds.py --json   one document on the last line
+Every site masks a whole vector; `SAMPLED` of them are timed, with nothing remembered from the others. The server's
+clock runs over everything that its machine does.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
 import os
-import statistics
-import sys
-import tempfile
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedsite.server.journal import Reader
-from tests.benchmarks.stacks.ours import Sites
+from fedsite.protocol import certified
+from fedsite.protocol.errors import IntegrityError
+from fedsite.protocol.secagg import fixedpoint, masking, site, wire
+from fedsite.protocol.secagg.masking import Mask
+from fedsite.protocol.secagg.wire import OPENED_BYTES
+from tests.benchmarks.secagg_cohort import EXAMPLES, Clock, Cohort, update
 
-MODES = ("sealed", "secagg")
+SAMPLED = 7
+THREADS = os.cpu_count() or 1
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sites", type=int, default=3)
-    parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=20, help="in one block of one mode")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
-    sent: dict[str, list[int]] = {mode: [] for mode in MODES}
-    with tempfile.TemporaryDirectory() as folder, Sites(Path(folder)) as sites:
-        sites.up(options.sites)
-        for mode in MODES:
-            sites.run(2, f"protection={mode}")  # both have seen a round before the first block
-        for _ in range(options.blocks):
-            for mode in MODES:
-                run = sites.run(options.rounds + 1, f"protection={mode}")
-                found, up = _rounds(run)
-                seconds[mode] += found
-                sent[mode] += up
-    medians = {mode: statistics.median(found) for mode, found in seconds.items()}
-    value = {
-        "schema": "fedsite.benchmark/1",
-        "benchmark": "secagg_rounds",
-        "sites": options.sites,
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "rounds": {mode: len(found) for mode, found in seconds.items()},
-        "seconds": medians,
-        "bytes_up": {mode: statistics.median(found) for mode, found in sent.items()},
-        "ratio": medians["secagg"] / medians["sealed"],
+@dataclass
+class Site:
+    """What one site spends and moves, by stage."""
+
+    clocks: dict[str, Clock] = field(default_factory=dict)
+    up: dict[str, int] = field(default_factory=lambda: {"advertise": 176})
+    down: dict[str, int] = field(default_factory=dict)  # without model and manifest
+
+    def stage(self, name: str) -> Clock:
+        """Its clock."""
+        return self.clocks.setdefault(name, Clock())
+
+
+def whole_round(count: int, parameters: int, dropped: float) -> dict[str, Any]:
+    """One sum of which this share of sites sends keys and shares, but no vector."""
+    cohort = Cohort(count, parameters)
+    sum_, server, ids = cohort.sum, cohort.server, cohort.roster.sites
+    sampled = {ids[place * count // SAMPLED]: Site() for place in range(SAMPLED)}
+    lost = set([one for one in ids if one not in sampled][: round(dropped * count)])
+    for one in ids:
+        if one in sampled:
+            with sampled[one].stage("share").running():
+                sealed = cohort.share(one)
+            sampled[one].up["share"] = len(wire.pack_items(sealed))
+            sampled[one].down["share"] = len(cohort.roster.raw) + certified.SIZE * count
+        else:
+            with cohort.remembering():
+                sealed = cohort.share(one)
+        with server.running():
+            sum_.add_shares(one, sealed)
+    with server.running():
+        u2 = sum_.close_shares()
+    exact = _mask(cohort, sampled, [one for one in u2 if one not in lost], parameters)
+    with server.running():
+        u3 = sum_.close_vectors()
+    confirmations = _confirm(cohort, sampled) if sum_.stage == "confirm" else {}
+    for one in u3:
+        if one in sampled:
+            with sampled[one].stage("unmask").running():
+                cohort.states[one], opened = site.unmask(cohort.states[one], u3, cohort.identities, confirmations)
+            sampled[one].up["unmask"] = OPENED_BYTES * len(opened)
+            sampled[one].down["unmask"] = (count + 7) // 8 * (2 if confirmations else 1) + 64 * len(confirmations)
+        else:
+            with cohort.remembering():
+                cohort.states[one], opened = site.unmask(cohort.states[one], u3, cohort.identities, confirmations)
+        with server.running():
+            sum_.add_opened(one, opened)
+    opening = Clock()
+    with server.running(), opening.running():
+        sum_.open(threads=THREADS)
+    if not np.array_equal(sum_.total, exact):
+        raise IntegrityError("the sum is not the sum")
+    return _facts(cohort, list(sampled.values()), opening, parameters, dropped)
+
+
+def limit(words: int, masks: int, repetitions: int) -> dict[str, float]:
+    """Our masks on one thread as a fraction of AES-256-CTR (OpenSSL's, into a buffer) and one addition to each word.
+
+    Both are in the processor's seconds, in turns, blocks of the same size, and nothing else is done in the limit.
+    """
+    block = masking.BLOCK_BYTES
+    zeros, buffer = bytes(block), bytearray(block + 16)
+    stream, total = np.frombuffer(buffer, np.uint32, count=block // 4), np.zeros(block // 4, np.uint32)
+    vector = np.zeros(words, np.uint32)
+    encryptor = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+    ours, machine = [], []
+    for _ in range(repetitions):
+        clock = Clock()
+        with clock.running():
+            masking.apply(vector, [Mask(os.urandom(32)) for _ in range(masks)])
+        ours.append(clock.cpu)
+        clock = Clock()
+        with clock.running():
+            for _ in range(masks * 4 * words // block):
+                encryptor.update_into(zeros, buffer)
+                np.add(total, stream, out=total)
+        machine.append(clock.cpu)
+    size = masks * 4 * words
+    return {
+        "gigabytes_per_s": size / median(ours) / 1e9,
+        "limit_gigabytes_per_s": size / median(machine) / 1e9,
+        "fraction": median(machine) / median(ours),
     }
-    print(f"{'':8}{'rounds':>8}{'median s':>10}{'bytes up':>10}")
-    for mode in MODES:
-        print(f"{mode:8}{len(seconds[mode]):8}{medians[mode]:10.3f}{statistics.median(sent[mode]):10.0f}")
-    print(f"a round under the masks takes {value['ratio']:.2f} times as long as a sealed one")
-    if options.json:
-        print(json.dumps(value))
 
 
-def _rounds(run: Path) -> tuple[list[float], list[int]]:
-    """Seconds of every round but the first, and its bytes received from all sites."""
-    ended = [event for event in Reader(run / "journal.db").events() if event["kind"] == "round_finished"]
-    assert {event["outcome"] for event in ended} == {"completed"}, ended
-    at = [datetime.fromisoformat(str(event["at"])).timestamp() for event in ended]
-    spans = [after - before for before, after in itertools.pairwise(at)]
-    return spans, [int(str(event["bytes_up"])) for event in ended[1:]]
+def _mask(cohort: Cohort, sampled: dict[bytes, Site], left: list[bytes], parameters: int) -> np.ndarray:
+    """Everybody's vector under masks; the sum in the clear."""
+    sum_, manifest = cohort.sum, cohort.manifest
+    exact = np.zeros(manifest.words, np.uint32)
+    for number, one in enumerate(left):
+        weight = fixedpoint.weight_of(1 + number % EXAMPLES, EXAMPLES)
+        values = {"delta/x": update(parameters, number % 10), "weight": np.ones(1)}
+        sealed, seen = sum_.shares_for(one), sampled.get(one, Site())
+        with seen.stage("encode").running():
+            steps = fixedpoint.encode(manifest.fields, values, manifest.scales, sites=manifest.sites, weight=weight)
+            vector = fixedpoint.to_ring(steps)
+        np.add(exact, vector, out=exact)
+        with seen.stage("mask").running():
+            cohort.states[one], masked = site.mask(cohort.states[one], sum_.u2, sealed, vector, threads=THREADS)
+        seen.up["mask"] = masked.nbytes
+        seen.down["mask"] = (len(cohort.roster.sites) + 7) // 8 + len(wire.pack_items(sealed))
+        with cohort.server.running():
+            sum_.add_vector(one, masked)
+    return exact
 
 
-if __name__ == "__main__":
-    main()
+def _confirm(cohort: Cohort, sampled: dict[bytes, Site]) -> dict[bytes, bytes]:
+    """Signatures over U3; the quorum."""
+    sum_ = cohort.sum
+    for one in sum_.u3:
+        seen = sampled.get(one, Site())
+        with seen.stage("confirm").running():
+            cohort.states[one], signature = site.confirm(cohort.states[one], sum_.u3, cohort.keys[one])
+        seen.up["confirm"], seen.down["confirm"] = len(signature), (len(cohort.roster.sites) + 7) // 8
+        with cohort.server.running():
+            sum_.add_confirmation(one, signature, cohort.identities)
+    with cohort.server.running():
+        return sum_.close_confirmations()
+
+
+def _facts(cohort: Cohort, sampled: list[Site], opening: Clock, parameters: int, dropped: float) -> dict[str, Any]:
+    count = len(cohort.roster.sites)
+    size = cohort.manifest.terms.size(count)
+    stages = [stage for stage in ("share", "encode", "mask", "confirm", "unmask") if stage in sampled[0].clocks]
+    wall = {stage: median(one.clocks[stage].wall for one in sampled) for stage in stages}
+    cpu = {stage: median(one.clocks[stage].cpu for one in sampled) for stage in stages}
+    up = {stage: median(one.up[stage] for one in sampled) for stage in sampled[0].up}
+    return {
+        "sites": count,
+        "parameters": parameters,
+        "dropped": dropped,
+        "neighbours": size.neighbours,
+        "threshold": size.threshold,
+        "site_s": wall,
+        "site_cpu_s": cpu,
+        # What masks cost beside training and rounding; rounding is `encode`.
+        "site_crypto_s": sum(seconds for stage, seconds in wall.items() if stage != "encode"),
+        "site_crypto_cpu_s": sum(seconds for stage, seconds in cpu.items() if stage != "encode"),
+        "server_s": cohort.server.wall,
+        "server_cpu_s": cohort.server.cpu,
+        "server_open_s": opening.wall,
+        "bytes_up": up,
+        "bytes_down": {stage: median(one.down[stage] for one in sampled) for stage in sampled[0].down},
+        "upload_over_float32": sum(up.values()) / (4 * parameters),
+    }

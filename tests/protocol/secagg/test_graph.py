@@ -20,12 +20,26 @@ def test_thresholds_of_the_complete_graph(sites: int, colluding: int, threshold:
     ("sites", "expected"), [(300, (40, 22)), (1000, (50, 27)), (10_000, (60, 32)), (100_000, (64, 34))]
 )
 def test_sizes_of_the_sparse_graph(sites: int, expected: tuple[int, int]) -> None:
+    """Both bounds hold, and no smaller even k has a t for which they do.
+
+    The rule: n · P[corrupt neighbours > x] < 2^-40 gives t = x + 1; then n · P[live neighbours < t] < 2^-30. A table
+    that says (42, 22) at 300 and (52, 28) at 1,000 takes 0.9 n − 1 sites for alive: right for the neighbours of a site
+    that is alive itself, but that one holds a share of its own b, and needs only t − 1 of them.
+    """
     k, t = graph.sparse(sites, corrupt=0.1, dropped=0.1)
     assert (k, t) == expected
+    assert meets(sites, k, t)
+    assert sites * hypergeom(sites - 1, round(0.1 * sites), k).sf(t - 2) >= 2.0**-40  # t − 1 would be too few
+    assert not any(meets(sites, k - 2, smaller) for smaller in range(1, k))
+
+
+def meets(sites: int, k: int, t: int) -> bool:
+    """Whether nobody's corrupt neighbours reach t, and everybody's live ones do, but for 2^-40 and 2^-30."""
     enemies = hypergeom(sites - 1, round(0.1 * sites), k)
-    friends = hypergeom(sites - 1, int(0.9 * sites), k)
-    assert sites * enemies.sf(t - 1) < 2.0**-40 <= sites * enemies.sf(t - 2)
-    assert sites * friends.cdf(t - 1) < 2.0**-30
+    of_dropped = hypergeom(sites - 1, int(0.9 * sites), k)
+    of_alive = hypergeom(sites - 1, int(0.9 * sites) - 1, k)
+    lost = max(of_dropped.cdf(t - 1), of_alive.cdf(t - 2))
+    return bool(sites * enemies.sf(t - 1) < 2.0**-40 and sites * lost < 2.0**-30)
 
 
 @given(st.integers(3, 40), st.integers(1, 19))
