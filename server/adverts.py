@@ -36,6 +36,7 @@ class Adverts:
         self._plan = plan
         self._attempt = attempt
         self._asked: dict[_Place, dict[str, _Asked]] = {}
+        self._last: tuple[Upcoming, Manifest] | None = None  # a manifest is asked for once for each site
 
     def carried(self, question: Question) -> Question:
         """The question with what sites need to know to send keys for the sum that follows it."""
@@ -72,7 +73,9 @@ class Adverts:
         return {site: one.advert for site, one in found.items() if one.terms == terms.hash and one.advert is not None}
 
     def _manifest(self, upcoming: Upcoming) -> Manifest:
-        return fields.manifest(self._plan, upcoming.purpose, upcoming.expected)
+        if self._last is None or self._last[0] is not upcoming:
+            self._last = (upcoming, fields.manifest(self._plan, upcoming.purpose, upcoming.expected))
+        return self._last[1]
 
     def _place(self, upcoming: Upcoming) -> _Place:
         return (upcoming.round, upcoming.purpose, self._attempt())

@@ -17,7 +17,7 @@ from fedsite.protocol.messages import Frame, Header, ReplyHeader, read_header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import rounds
-from fedsite.server.journal import Journal
+from fedsite.server.journal import Draft, Journal
 from fedsite.server.link import Failure, Link, SiteLink
 from fedsite.server.overdue import Late, Overdue
 from fedsite.server.question import Answer, Question, Result, SiteAnswer
@@ -119,6 +119,7 @@ class _Asking:
         self._sent: dict[str, _Sent] = {}  # by message id
         self._answers: dict[str, SiteAnswer] = {}
         self._late: list[Late] = []
+        self._drafts: list[Draft] = []  # of a stage's replies: many small ones
 
     def run(self) -> Result:
         desk, question = self._desk, self._question
@@ -145,6 +146,8 @@ class _Asking:
             self._step(rounds.Tick(at=desk._clock()))
         seconds = desk._clock() - started
         unanswered = {message: self._as_late(sent.site) for message, sent in self._sent.items()}
+        if self._drafts:
+            desk._journal.record_all(self._drafts)
         desk._overdue.add(unanswered, started + question.rules.deadline_s + GRACE_S)
         self._late += desk._overdue.settle()
         return Result(state=self._state, seconds=seconds, answers=self._final(), late=self._late)
@@ -245,7 +248,7 @@ class _Asking:
             self._answers[site.site_id], status=status, code=code, seconds=seconds, bytes_up=size, body=body
         )
         self._answers[site.site_id] = answer
-        self._desk._journal.record(
+        reply = self._desk._journal.draft(
             "reply",
             **self._phase,
             round=self._question.round,
@@ -257,6 +260,10 @@ class _Asking:
             bytes_up=size,
             bytes_down=answer.bytes_down,
         )
+        if self._question.purpose is None:
+            self._desk._journal.record_all([reply])
+        else:
+            self._drafts.append(reply)
 
     def _step(self, event: rounds.Event) -> list[rounds.Effect]:
         self._state, effects = rounds.step(self._state, event)
