@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
+from fedsite.server.promises import PrivacySettings, ProtectionSettings
 
 CONFIG_MODULE = "fedsite.conf"
 ROOT = "launch"
@@ -46,49 +47,11 @@ class LocalSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacySettings:
-    """Overrides of protocol.plan.PrivacyPlan; the noise of DP-SGD is solved from `epsilon` unless it is given."""
-
-    mode: Literal["none", "sample"]
-    unit: str | None = None
-    epsilon: float | None = None
-    delta: float | None = None
-    clip: float | None = None
-    batch: float | None = None
-    noise_multiplier: float | None = None
-    statistics_noise: float | None = None
-    evaluation_noise: float | None = None
-    calibration_noise: float | None = None
-    accountant: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode == "none" and self.epsilon is not None:
-            raise ConfigError(
-                f"privacy.epsilon is {self.epsilon} with privacy=none",
-                allowed="an epsilon with privacy=sample",
-                next_step=f"fedsite launch privacy=sample privacy.epsilon={self.epsilon:g}",
-            )
-        if self.mode == "sample" and (self.epsilon is None) == (self.noise_multiplier is None):
-            raise ConfigError(
-                f"privacy.epsilon is {self.epsilon} and privacy.noise_multiplier is {self.noise_multiplier}",
-                allowed="one of them",
-                next_step="privacy.epsilon=8, or privacy.epsilon=null privacy.noise_multiplier=1.1",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProtectionSettings:
-    """How updates travel."""
-
-    mode: Literal["sealed", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundsSettings:
     """Bounds of a round (protocol.plan.RoundsPlan)."""
 
     count: int | None = None
-    minimum: int
+    minimum: int | None = None  # null: what the sum and the strategy need
     goal: int | None = None
     over_select: float
     deadline_s: float  # seconds

@@ -26,8 +26,9 @@ def launch(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="task=NAME or task_file=FILE; privacy=sample|none; privacy.epsilon, .delta, .unit, .clip, .batch; "
-            "protection=sealed|none; rounds.count, .minimum, .goal, .deadline_s, .wait_s, .patience; local.steps, "
+            help="task=NAME or task_file=FILE; privacy=sample|site|both|none; privacy.epsilon, .delta, .unit, .clip, "
+            ".batch, .site.epsilon; protection=secagg|sealed|none, protection.groups, .terms.min_cohort; "
+            "strategy=NAME; rounds.count, .minimum, .goal, .deadline_s, .wait_s, .patience; local.steps, "
             ".sampling_rate, .optimizer, .learning_rate; model.name, .options.KEY, .init=FILE, .trainable=head; "
             "release=int8|none, release.parity; experiment=NAME; seed=S. All of them: docs/rounds.md.",
         ),
@@ -47,11 +48,11 @@ def launch(
     asked = settings.compose(typed)
     if plan:
         federation = home.federation().id if home.exists else "0" * 32
-        output.emit(planning.make(asked, federation).forecast(), json)
+        output.emit(planning.make(asked, federation, sites=_enrolled(home) or None).forecast(), json)
         return
     with AdminClient(home) as client:
         client.status()  # a server that is away is said before minutes go into planning
-        planned = planning.make(asked, home.federation().id)
+        planned = planning.make(asked, home.federation().id, sites=_enrolled(home))
         run = RunDirectory(home.runs / planned.plan.run_id)
         _start(client, run, planned, typed)
     try:
@@ -63,6 +64,15 @@ def launch(
     except KeyboardInterrupt:
         output.say(f"the run goes on; fedsite runs watch {run.run_id}, or: fedsite runs stop {run.run_id}")
         raise
+
+
+def _enrolled(home: ServerHome) -> int | None:
+    """Sites that are not revoked; None where no server has ever run."""
+    from fedsite.server.fleet import read_sites
+
+    if not home.database.exists():
+        return None
+    return sum(site.revoked is None for site in read_sites(home.database))
 
 
 def _start(client: Any, run: RunDirectory, planned: Planned, typed: list[str]) -> None:
@@ -87,11 +97,19 @@ def _tell(home: ServerHome, run: RunDirectory, planned: Planned, as_json: bool, 
         if not wait:
             output.emit(value, True)
         return
-    epsilon = "no privacy" if forecast["epsilon"] is None else f"epsilon {output.epsilon(forecast['epsilon'])}"
-    text = f"{forecast['rounds']} rounds of {forecast['task']}, {epsilon}, {planned.plan.protection.mode} updates"
-    output.say(f"run {run.run_id}: {text}")
-    if forecast["epsilon"] is None:
+    claims = _claims(planned)
+    text = f"{forecast['rounds']} rounds of {forecast['task']}, {claims or 'no privacy'}"
+    output.say(f"run {run.run_id}: {text}, protection {forecast['protection']}")
+    if not claims:
         output.say("a site takes part in a run without privacy only where policy.require_privacy is false")
     if not wait:
         print(run.run_id)
         output.say(f"next: fedsite runs watch {run.run_id}")
+
+
+def _claims(planned: Planned) -> str:
+    """What the run promises whom; two claims are two, and never one sum."""
+    cost, unit = planned.plan.cost, planned.plan.privacy.unit
+    own = None if cost.epsilon is None else f"epsilon {output.epsilon(cost.epsilon)} per {unit} at each site"
+    sums = None if cost.site_epsilon is None else f"epsilon {output.epsilon(cost.site_epsilon)} per site in the sums"
+    return " and, apart from it, ".join(claim for claim in (own, sums) if claim is not None)

@@ -18,7 +18,7 @@ CHOICES = [(group, name) for group in settings.GROUPS for name in settings.choic
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group: str, name: str) -> None:
     found = settings.compose([f"{group}={name}"])
-    assert found.rounds.minimum >= 1
+    assert found.rounds.minimum is None or found.rounds.minimum >= 1
 
 
 @pytest.mark.parametrize("name", shipped_names())
