@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsite.protocol import certificates, envelope, instants, site_document, tokens
+from fedsite.protocol import certificates, certified, envelope, instants, site_document, tokens
 from fedsite.protocol.enrolment import Answer, Request, open_answer, parse_offer, read_refusal, refusal, sign_request
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, TrustError
 from fedsite.protocol.keys import NodeKey, SigningKey, TlsKey
@@ -83,6 +83,20 @@ def test_a_site_gets_a_certificate_a_document_and_a_node_that_bind_its_keys(cent
     assert known is not None
     assert known == centre.fleet.by_node_key(site.node.public_pem)
     assert [item.name for item in read_sites(centre.home.database)] == ["alpha"]
+
+
+def test_other_sites_can_check_who_a_site_is_as_long_as_its_certificate_holds(centre: _Centre) -> None:
+    site = _Site()
+    answers = []
+    for later in (timedelta(0), timedelta(days=1)):
+        centre.now = START + later
+        answers.append(centre.enrol(site.ask(centre.token())))
+        (known,) = read_sites(centre.home.database)
+        assert certified.verify(known.certified, centre.federation, centre.now) == site.identity.public
+        until = certificates.check(answers[-1].certificate, centre.federation, centre.now).not_after
+        assert certified.expires(known.certified) == until == known.expires
+        with pytest.raises(TrustError, match="expired"):
+            certified.verify(known.certified, centre.federation, until)
 
 
 def test_a_token_works_once_and_the_same_request_again_gets_the_same_answer(centre: _Centre) -> None:

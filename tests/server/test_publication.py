@@ -14,7 +14,7 @@ from fedsite.models import catalog, vector
 from fedsite.models.runtime import Scorer
 from fedsite.protocol import release as manifests
 from fedsite.protocol.errors import IntegrityError
-from fedsite.protocol.plan import PrivacyPlan, ReleasePlan
+from fedsite.protocol.plan import PrivacyPlan, ProtectionPlan, ReleasePlan
 from fedsite.server import release
 from fedsite.server.publication import Publication
 from fedsite.server.release import Candidate, Signer
@@ -158,3 +158,27 @@ def test_another_model_is_refused_without_any_metric(play: Play) -> None:
 
 def test_no_epsilon_without_privacy(play: Play) -> None:
     assert claim(play.plan(), {}) == {"mode": "none"}
+
+
+def test_calibration_and_parity_come_from_secure_sums(play: Play, fleet: SimulatedFleet) -> None:
+    play.protection = ProtectionPlan(mode="secagg", examples_max=64)
+    for site in fleet.all:
+        site.target = 0.0
+    fleet["west"].target = 1.0
+    rmse = 2**0.5 / 3
+    with_parity(fleet, rmse * 1.01)
+    played = play.run()
+    found = played.result["release"]
+    assert found["verified_sites"] == 3
+    assert found["parity"]["fp32"] == pytest.approx(rmse, abs=1e-4)
+    assert found["parity"]["int8"] == pytest.approx(rmse * 1.01, abs=1e-4)
+    opened = [event["purpose"] for event in played.events if event["kind"] == "sum" and event["outcome"] == "opened"]
+    assert opened == ["statistics", "train", "calibrate", "evaluate"]
+    assert next(event for event in played.events if event["kind"] == "quantized")["calibrated"] is True
+
+
+def test_a_secure_parity_of_fewer_windows_is_no_parity(play: Play, fleet: SimulatedFleet) -> None:
+    play.protection = ProtectionPlan(mode="secagg", examples_max=64)
+    with_parity(fleet, 0.1)
+    fleet["west"].values = type(fleet["west"]).values.__get__(fleet["west"])  # this one cannot run the int8 graph
+    assert play.run().result["release"]["parity"]["int8"] is None

@@ -404,3 +404,22 @@ def test_what_refuses_a_plan_is_not_in_a_sum(tmp_path: Path) -> None:
     no = during("prepare", lambda s, h, f: [s.reply(h, f, {}, {}, RefusalCode.POLICY)])
     found = played(tmp_path, 4, lambda fleet: no(fleet.all[0]))
     assert {tuple(sorted(event["u1"])) for event in found.events if event["kind"] == "sum"} == {tuple(NAMES[1:4])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["share", "mask", "confirm", "unmask"])
+def test_a_sparse_cohort_confirms_who_is_in_the_sum(tmp_path: Path, stage: str) -> None:
+    fleet = SimulatedFleet([f"site-{number:03d}" for number in range(102)])
+    silent(stage)(fleet.all[0])
+    for one in fleet.all:
+        one.private = True
+    found = play(
+        tmp_path,
+        fleet,
+        privacy=PrivacyPlan(mode="sample", epsilon=50.0, noise_multiplier=2.0, accountant="rdp"),
+        protection={"sites": 102, "bound": 128.0},
+    ).run()
+    inside = range(1, 103) if stage in ("confirm", "unmask") else range(2, 103)
+    assert model(found) == pytest.approx(np.mean(inside), abs=1e-3)
+    (event,) = sums(found)
+    assert [item["name"] for item in event["stages"]] == ["share", "mask", "confirm", "unmask"]
