@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.protocol import certified, weights
+from fedsite.protocol.errors import RefusalCode
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import fixedpoint, wire
@@ -21,7 +22,14 @@ from fedsite.protocol.secagg.server import Sum
 
 MODEL = weights.encode({"weight": np.full(3, 0.5, np.float32)})
 GRAPH = b"a graph"
+STAGES = ("advertise", "share", "mask", "unmask")  # of a complete graph
 NORMAL = {"normalisation": {"mean": [0.0], "scale": [1.0]}}
+
+
+def files(kit: Any) -> dict[str, bytes]:
+    """Everything that a site keeps but its budget."""
+    folder = kit.site.directory / "outbox"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Party:
@@ -147,6 +155,30 @@ class Party:
         header = self.centre.open(kit.site, reply, asked)
         assert header.outcome == "ok", header.code
         return reply.blobs
+
+    def refusal(self, kit: Any, asked: Frame) -> RefusalCode | None:
+        """What a site says to an instruction that it must refuse, which changes nothing that it keeps."""
+        before = files(kit), len(kit.worker.calls), kit.spent()
+        reply = kit.handler().handle(asked)
+        header = self.centre.open(kit.site, reply, asked)
+        assert (header.outcome, dict(reply.blobs), header.body) == ("refused", {}, {})
+        assert (files(kit), len(kit.worker.calls), kit.spent()) == before
+        code: RefusalCode | None = header.code
+        return code
+
+    def train(self, number: int = 1, attempt: int = 1) -> None:
+        """A round up to the masked vectors."""
+        self.begin("train", number, attempt)
+        self.advertise()
+        self.share()
+        self.mask()
+
+    def reach(self, stage: str) -> None:
+        """A first round in which everything before the stage has happened, at all sites."""
+        self.prepare()
+        self.begin("train")
+        for name in STAGES[: STAGES.index(stage)]:
+            getattr(self, name)()
 
     def prepare(self) -> None:
         for kit in self.kits:

@@ -14,7 +14,9 @@ from fedsite.client.operations import Operations
 from fedsite.client.settings import Settings
 from fedsite.protocol import weights
 from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, PolicyError, RefusalCode
-from fedsite.protocol.plan import ModelPlan, PrivacyPlan
+from fedsite.protocol.plan import ModelPlan, PrivacyPlan, ProtectionPlan
+from fedsite.protocol.secagg.fixedpoint import Field
+from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.errors import TelemetryError
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import load_task
@@ -71,6 +73,42 @@ def test_a_run_from_prepare_to_train(operations: Operations, kit: Any, where: di
     assert "loss" not in values
     assert values["delta/layers.0.weight"].shape == (4, FEATURES)
     assert answer.header == {}
+
+
+def deltas(plan: Any) -> list[Field]:
+    """As the centre names the model's updates."""
+    arrays = weights.decode(model_of(plan), limit=1 << 20)
+    return [Field(name=f"delta/{name}", shape=array.shape, bound=4.0) for name, array in sorted(arrays.items())]
+
+
+def sum_of(plan: Any, fields: list[Field], purpose: Any = "train") -> bytes:
+    return Manifest(purpose=purpose, plan_hash=plan.hash, sites=3, fields=tuple(fields)).encode()
+
+
+def test_for_a_sum_the_worker_answers_with_its_vector_alone(
+    operations: Operations, kit: Any, where: dict[str, Any]
+) -> None:
+    plan = kit.centre.plan(protection=ProtectionPlan(sites=3))
+    fields = deltas(plan)
+    blobs = {"plan": plan.encode(), "model": model_of(plan), "manifest": sum_of(plan, fields)}
+    answer = operations.train(arguments(where), blobs)
+    assert set(answer.blobs) == {"vector"}
+    assert len(answer.blobs["vector"]) == 4 * sum(field.size for field in fields)
+    count = Field(name="statistics/count", shape=(1,), bound=65536.0, wide=True)
+    blobs = {"plan": plan.encode(), "manifest": sum_of(plan, [count], "statistics")}
+    assert len(operations.statistics({"location": where}, blobs).blobs["vector"]) == 8
+
+
+@pytest.mark.parametrize("change", [lambda fields: fields[1:], lambda fields: [*fields[1:], Field(
+    name=fields[0].name, shape=(99,), bound=4.0)]])  # fmt: skip
+def test_a_sum_of_other_updates_than_the_model_s_is_refused_before_data(
+    unread: Operations, kit: Any, where: dict[str, Any], change: Callable[[list[Field]], list[Field]]
+) -> None:
+    plan = kit.centre.plan(protection=ProtectionPlan(sites=3))
+    blobs = {"plan": plan.encode(), "model": model_of(plan), "manifest": sum_of(plan, change(deltas(plan)))}
+    with pytest.raises(DocumentError, match="manifest: field delta/") as error:
+        unread.train(arguments(where), blobs)
+    assert error.value.refusal == RefusalCode.PLAN_INVALID
 
 
 def test_the_first_round_is_rehearsed_on_nothing_while_nobody_waits(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedsite.protocol.errors import RefusalCode
 from fedsite.protocol.messages import Frame, read_header, read_reply
+from tests.secure_sites import STAGES, files
 
 KINDS: dict[str, Callable[[Any, Any], Frame]] = {
     "advertise": lambda party, kit: party.advertise_frame(kit),
@@ -20,7 +21,6 @@ KINDS: dict[str, Callable[[Any, Any], Frame]] = {
     "confirm": lambda party, kit: party.confirm_frame(kit),
     "unmask": lambda party, kit: party.unmask_frame(kit),
 }
-STAGES = ("advertise", "share", "mask", "unmask")  # of a complete graph
 RIGID = ("roster", "identities")  # blobs of which no byte may change
 WRONG: dict[str, Any] = {
     "round": [0, 2, 3, 4],
@@ -110,41 +110,29 @@ def changes(draw: Any) -> Change:
     return draw(st.sampled_from(kinds))(draw)
 
 
-def kept(kit: Any) -> dict[str, bytes]:
-    folder = kit.site.directory / "outbox"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def reach(party: Any, stage: str) -> None:
-    party.prepare()
-    party.begin("train")
-    for name in STAGES[: STAGES.index(stage)]:
-        getattr(party, name)()
-
-
 @pytest.mark.parametrize("stage", STAGES)
 @given(data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_what_is_not_the_next_message_is_refused_and_changes_nothing(party: Any, stage: str, data: Any) -> None:
     if not party.kits[0].worker.calls:
-        reach(party, stage)
+        party.reach(stage)
     kit = party.kits[0]
     asked = data.draw(changes())(party, kit, stage)
-    before, calls, spent = kept(kit), len(kit.worker.calls), kit.spent()
+    before, calls, spent = files(kit), len(kit.worker.calls), kit.spent()
     header = read_reply(kit.handler().handle(asked).header)
     assert (header.outcome, header.blobs, header.body) == ("refused", {}, {})
     assert header.code not in (None, RefusalCode.INTERNAL, RefusalCode.STORAGE)
-    assert (kept(kit), len(kit.worker.calls), kit.spent()) == (before, calls, spent)
+    assert (files(kit), len(kit.worker.calls), kit.spent()) == (before, calls, spent)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_was_answered_gets_the_same_bytes_and_its_twin_a_code(party: Any, stage: str) -> None:
-    reach(party, stage)
+    party.reach(stage)
     kit = party.kits[0]
     asked = KINDS[stage](party, kit)
     first = kit.handler().handle(asked)
-    before = kept(kit)
+    before = files(kit)
     assert kit.handler().handle(asked) == first
     twin = signed(party, asked, run_key="")
     assert kit.answer(twin).code == RefusalCode.REPLAYED
-    assert kept(kit) == before
+    assert files(kit) == before
