@@ -34,9 +34,9 @@ def main(copies: Path, place: str, number: int, moment: str, *command: str) -> i
             os.kill(os.getpid(), signal.SIGKILL)
         return reply
 
-    def copy(self: Outbox, header: Header, data: bytes) -> Any:
+    def copy(self: Outbox, header: Header, data: bytes, *terms: str) -> Any:
         (copies / f"{header.run_id}-{header.kind}-{header.round}").write_bytes(data)
-        return keep_values(self, header, data)
+        return keep_values(self, header, data, *terms)
 
     Handler.handle = handle  # type: ignore[method-assign]
     Outbox.keep_values = copy  # type: ignore[method-assign]

@@ -95,13 +95,12 @@ class Toys(Federation):
             )
         return self.agents[name]
 
-    def restart_recorded(self, *names: str, place: str = "-", moment: str = "before") -> subprocess.Popen[str]:
-        """End these agents, start them as `start_recorded` does, and wait until they are online; returns the last."""
-        for name in names:
-            end(self.agents[name])
-            self.start_recorded(name, place=place, moment=moment)
-        self.wait_online(*names)
-        return self.agents[names[-1]]
+    def restart_recorded(self, name: str, *, place: str, moment: str) -> subprocess.Popen[str]:
+        """End an agent, start it as `start_recorded` does, and wait until it is online."""
+        end(self.agents[name])
+        self.start_recorded(name, place=place, moment=moment)
+        self.wait_online(name)
+        return self.agents[name]
 
     def released(self, name: str, run_id: str, purpose: str, number: int) -> NDArray[np.uint32]:
         """The vector that a site released for one sum, before its masks [word]."""
