@@ -57,8 +57,13 @@ def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: i
     Raises:
         IntegrityError: the weights of the sites do not add up to what that many can have.
     """
-    whole = fixedpoint.from_ring(total)
-    found = dict(fixedpoint.decode(terms.fields, whole, terms.scales, sites=terms.sites))
+    found: dict[str, NDArray[np.float64]] = {}
+    start = 0
+    for item in terms.fields:
+        # One field at a time: the whole vector in wide integers would be twice its size.
+        words = fixedpoint.from_ring(total[start : start + item.size])
+        found |= fixedpoint.decode((item,), words, terms.scales, sites=terms.sites)
+        start += item.size
     if terms.purpose != "train":
         return found
     if WEIGHT in found:
@@ -72,8 +77,10 @@ def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: i
         windows = share * plan.protection.examples_max
     else:
         share = windows = float(sites)
-    means = {name: value / share for name, value in found.items() if name.startswith(DELTA) or name == LOSS}
-    return {**found, **means, WEIGHT: np.array([windows])}
+    for name, value in found.items():
+        if name.startswith(DELTA) or name == LOSS:
+            value /= share
+    return {**found, WEIGHT: np.array([windows])}
 
 
 def _field(plan: RoundPlan, name: str, shape: Shape) -> Field:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedsite.protocol import documents
-from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.plan import ProtectionPlan, RoundPlan
+from fedsite.protocol.secagg.manifest import Terms
 from fedsite.server import flower_app, runs
 from fedsite.server.home import ServerHome
 from fedsite.server.journal import Reader
@@ -19,11 +20,16 @@ from tests.simulated_fleet import Play, SimulatedFleet
 
 @pytest.fixture
 def started(fleet: SimulatedFleet, tmp_path: Path) -> tuple[ServerHome, RunDirectory, RoundPlan]:
+    return prepared(Play(fleet=fleet, folder=tmp_path / "server" / "runs"), tmp_path)
+
+
+def prepared(play: Play, tmp_path: Path) -> tuple[ServerHome, RunDirectory, RoundPlan]:
+    """A run of one round that was offered to a driver."""
     home = ServerHome(tmp_path / "server")
     for folder in (home.path, home.runs, home.logs, home.releases):
         folder.mkdir(mode=0o700)
-    fleet.key.save(home.path / "signing.key")
-    play = Play(fleet=fleet, folder=home.runs).with_rounds(count=1, wait_s=0.0)
+    play.fleet.key.save(home.path / "signing.key")
+    play = play.with_rounds(count=1, wait_s=0.0)
     plan = RoundPlan.parse(
         documents.canonical({**documents.parse(play.plan().encode()), "release": {"enabled": False}})
     )
@@ -47,6 +53,19 @@ def test_one_process_drives_an_epoch_and_the_next_one_does_not(
     assert not flower_app.drive(grid, home, run, epoch=1, owner="8")  # type: ignore[arg-type]
     assert len(Reader(run.journal_file).events()) == before
     assert runs.find(home.runs, "latest").summary().state == "completed"
+
+
+@pytest.mark.usefixtures("roster")
+def test_secure_sums_over_flowers_messages(grid: MemoryGrid, fleet: SimulatedFleet, tmp_path: Path) -> None:
+    terms = Terms(min_cohort=2, min_survivors=2)
+    protection = ProtectionPlan(mode="secagg", terms=terms, examples_max=64)
+    home, run, _ = prepared(Play(fleet=fleet, folder=tmp_path / "server" / "runs", protection=protection), tmp_path)
+    assert flower_app.drive(grid, home, run, epoch=1, owner="7")  # type: ignore[arg-type]
+    result = run.result()
+    assert result is not None
+    assert (result["outcome"], result["rounds"][0]["participants"]) == ("completed", 2)
+    assert result["secagg"]["sums"][-1]["outcome"] == "opened"
+    assert not run.key_file.exists()
 
 
 @pytest.mark.usefixtures("roster")

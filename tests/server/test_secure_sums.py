@@ -189,6 +189,21 @@ def test_an_opening_is_asked_once(tmp_path: Path) -> None:
     assert [event["attempt"] for event in sums(found)] == [1]
 
 
+def test_keys_for_a_sum_that_became_another_are_not_used(tmp_path: Path) -> None:
+    # Keys for round 2 were made for a sum with an evaluation in it; without a model of round 1 there is none to judge.
+    def first_round(one: SimulatedSite, header: Header, frame: Frame) -> list[Frame]:
+        reply = one.answer(header, frame)
+        return [] if header.round == 1 else [reply]
+
+    def spoil(fleet: SimulatedFleet) -> None:
+        for one in fleet.all[:2]:
+            at("unmask", first_round)(one)
+
+    found = played(tmp_path, 3, spoil, rounds={"count": 2})
+    assert [item["outcome"] for item in found.result["rounds"]] == ["abandoned", "completed"]
+    assert [(event["round"], event["attempt"]) for event in sums(found)] == [(1, 1), (2, 2)]
+
+
 def test_a_retry_has_fresh_keys_and_the_same_values(tmp_path: Path) -> None:
     fleet = SimulatedFleet(NAMES[:3])
     lost = {1}
