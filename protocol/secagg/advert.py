@@ -12,6 +12,7 @@ from typing import Final
 from fedsite.protocol import ids
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.keys import SigningKey, VerifyKey
+from fedsite.protocol.secagg.agreement import check_public
 from fedsite.protocol.secagg.context import advert_message
 
 BODY: Final = ids.ID_BYTES + 3 * 32
@@ -76,10 +77,12 @@ class Advert:
         """Check who made it and what for.
 
         Raises:
-            TrustError: another site's key, another attempt, or altered.
+            TrustError: another site's key, another attempt, altered, or a key of low order.
         """
         if identity.id != self.site.hex():
             raise TrustError(f"an advert of site {self.site.hex()} with another site's identity")
+        for key in (self.mask_public, self.share_public):
+            check_public(key, f"site {identity.id}")
         identity.verify(self.raw[BODY:], advert_message(adv_ctx, self.raw[:BODY]), f"advert of site {identity.id}")
 
 

@@ -7,6 +7,8 @@ Source: RFC 7748 (X25519), RFC 5869 (HKDF), RFC 8439 (ChaCha20-Poly1305).
 
 from __future__ import annotations
 
+from typing import Final
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -19,12 +21,32 @@ from fedsite.protocol.secagg.masking import SEED_BYTES
 
 Key = X25519PrivateKey  # reading one costs as much as an agreement, so it is read once a stage
 
+_PRIME: Final = 2**255 - 19
+_LOW_ORDER: Final = frozenset(  # u-coordinates of the points whose order divides 8, and of those of its twist
+    {
+        0,
+        1,
+        _PRIME - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
 _NONCE = bytes(12)  # every directional key encrypts exactly once
 
 
 def key_of(private: bytes) -> Key:
     """A private key from its 32 bytes."""
     return X25519PrivateKey.from_private_bytes(private)
+
+
+def check_public(public: bytes, whose: str) -> None:
+    """Refuse a public key that makes every agreement with it known.
+
+    Raises:
+        TrustError: of low order.
+    """
+    if int.from_bytes(public, "little") % (1 << 255) % _PRIME in _LOW_ORDER:
+        raise TrustError(f"the key of {whose} is of low order", allowed="an X25519 public key")
 
 
 def public_of(private: bytes) -> bytes:

@@ -108,9 +108,9 @@ def encode(
     for field in fields:
         array = values.get(field.name)
         if array is None or array.shape != field.shape:
-            found = "missing" if array is None else f"of shape {list(array.shape)}"
+            wrong = "missing" if array is None else f"of shape {list(array.shape)}"
             raise IntegrityError(
-                f"value {field.name} is {found}", allowed=f"shape {list(field.shape)}", refusal=RefusalCode.INTERNAL
+                f"value {field.name} is {wrong}", allowed=f"shape {list(field.shape)}", refusal=RefusalCode.INTERNAL
             )
         factor, bits = weight if field.weighted else 1.0, low_bits(sites) if field.wide else 0
         flat, step = np.ascontiguousarray(array).reshape(-1), scales[field.name] * 2.0**bits

@@ -9,8 +9,9 @@ Source: NIST SP 800-38A (CTR), SP 800-38D (GCM); RFC 8439 (ChaCha20).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Literal
@@ -62,17 +63,40 @@ def apply(
     """
     if values.dtype != np.uint32 or values.ndim != 1 or not values.flags.c_contiguous:
         raise ValueError("masks go over a contiguous vector of uint32")
-    ciphers = [(_CIPHERS[stream](mask.seed), mask.sign) for mask in masks]
+    count = -(-len(values) // BLOCK)
+    if min(threads, count) <= 1:
+        _apply(values, _ciphers(masks, stream), range(count), first_block)
+        return
+    with applying(values, stream=stream, first_block=first_block, threads=threads) as add:
+        add(masks)
+
+
+@contextmanager
+def applying(
+    values: Ring, *, stream: Stream = "aes256ctr", first_block: int = 0, threads: int = 1
+) -> Iterator[Callable[[Sequence[Mask]], None]]:
+    """Hands out what adds masks to `values` in the background, so that more seeds are made meanwhile.
+
+    Arguments as for `apply`. All masks are on when the context ends.
+    """
     count = -(-len(values) // BLOCK)
     threads = max(1, min(threads, count))
-    if threads == 1:
-        _apply(values, ciphers, range(count), first_block)
-        return
     cuts = [count * number // threads for number in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(_apply, values, ciphers, range(a, b), first_block) for a, b in pairwise(cuts)]
+    pools = [ThreadPoolExecutor(1) for _ in range(threads)]  # one for each run of blocks: nothing is written twice
+    runs: list[Future[None]] = []
+
+    def add(masks: Sequence[Mask]) -> None:
+        ciphers = _ciphers(masks, stream)
+        for pool, (a, b) in zip(pools, pairwise(cuts), strict=True):
+            runs.append(pool.submit(_apply, values, ciphers, range(a, b), first_block))
+
+    try:
+        yield add
         for run in runs:
             run.result()
+    finally:
+        for pool in pools:
+            pool.shutdown()
 
 
 def words(seed: bytes, count: int, *, stream: Stream = "aes256ctr") -> Ring:
@@ -80,6 +104,10 @@ def words(seed: bytes, count: int, *, stream: Stream = "aes256ctr") -> Ring:
     found = np.zeros(count, np.uint32)
     apply(found, [Mask(seed)], stream=stream)
     return found
+
+
+def _ciphers(masks: Sequence[Mask], stream: Stream) -> list[tuple[_Cipher, int]]:
+    return [(_CIPHERS[stream](mask.seed), mask.sign) for mask in masks]
 
 
 def _apply(values: Ring, ciphers: Sequence[tuple[_Cipher, int]], blocks: range, first_block: int) -> None:

@@ -24,6 +24,7 @@ from fedsite.protocol.secagg.masking import Mask, Ring
 from fedsite.protocol.secagg.site import SHARE_BYTES, Identities
 from fedsite.protocol.secagg.wire import OPENED_BYTES
 
+BATCH = 128  # masks that are taken off while the next ones' seeds are made
 TRIES = 64  # choices of shares for one secret before it is given up
 _CHANCE = SystemRandom()
 Stage = Literal["advertise", "share", "mask", "confirm", "unmask", "ended"]
@@ -48,6 +49,7 @@ class Sum:
     _near: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     _places: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # by source, then holder: x
     _sealed: dict[bytes, Mapping[bytes, bytes]] = field(default_factory=dict)  # by source, then holder
+    _confirmed: bytes = b""  # what a confirmation signs
     _summed: list[bytes] = field(default_factory=list)
     _opened: dict[bytes, dict[int, bytes]] = field(default_factory=dict)  # by source: x to share
     _answered: set[bytes] = field(default_factory=set)
@@ -150,6 +152,7 @@ class Sum:
         """
         self._turn("mask")
         self.u3 = self._survivors(self._summed)
+        self._confirmed = context.survivors_message(self.session, self.u3)
         self.stage = "confirm" if self.manifest.terms.size(len(self.roster.sites)).confirm else "unmask"
         return self.u3
 
@@ -163,8 +166,7 @@ class Sum:
         self._turn("confirm")
         if site not in self.u3 or site in self.confirmations:
             raise _wrong(f"a confirmation of site {site.hex()}", "a site of U3, once")
-        message = context.survivors_message(self.session, self.u3)
-        identities[site].verify(signature, message, f"confirmation of site {site.hex()}")
+        identities[site].verify(signature, self._confirmed, f"confirmation of site {site.hex()}")
         self.confirmations[site] = signature
 
     def close_confirmations(self) -> dict[bytes, bytes]:
@@ -215,27 +217,35 @@ class Sum:
             PolicyError: too few shares.
         """
         self._turn("unmask")
-        salt, masks = context.salt(self.session, self.u2), []
-        alive, needed = set(self.u3), self._needed()
-        for number, site in enumerate(needed):
+        alive, needed, secrets = set(self.u3), self._needed(), {}
+        for number, site in enumerate(needed):  # all of them before the first mask comes off: the sum stays whole
             advert = self.roster.of_site(site)
-            if site in alive:
-                secret = self._rebuild(site, sha256, advert.commitment)
-                masks.append(Mask(agreement.self_seed(secret, salt, site), -1))
-            else:
-                secret = self._rebuild(site, agreement.public_of, advert.mask_public)
-                key = agreement.key_of(secret)
-                for other in self._near[site]:
-                    if other in alive:
-                        public = self.roster.of_site(other).mask_public
-                        seed = agreement.pair_seed(key, public, salt, site, other)
-                        masks.append(Mask(seed, -1 if other < site else 1))
+            expected = advert.commitment if site in alive else advert.mask_public
+            secrets[site] = self._rebuild(site, sha256 if site in alive else agreement.public_of, expected)
             progress(number + 1, len(needed))
-        masking.apply(self.total, masks, stream=self.manifest.terms.stream, threads=threads)
+        salt, masks = context.salt(self.session, self.u2), []
+        with masking.applying(self.total, stream=self.manifest.terms.stream, threads=threads) as take_off:
+            for site, secret in secrets.items():
+                masks += self._masks_of(site, secret, salt, alive)
+                if len(masks) >= BATCH:
+                    take_off(masks)
+                    masks = []
+            take_off(masks)
         self.stage = "ended"
         self._opened.clear()
         self._sealed.clear()
         return self.total
+
+    def _masks_of(self, site: bytes, secret: bytes, salt: bytes, alive: Collection[bytes]) -> list[Mask]:
+        """What takes off a site's own mask, or the pair masks that a lost site left in the others' vectors."""
+        if site in alive:
+            return [Mask(agreement.self_seed(secret, salt, site), -1)]
+        found, key = [], agreement.key_of(secret)
+        for other in self._near[site]:
+            if other in alive:
+                public = self.roster.of_site(other).mask_public
+                found.append(Mask(agreement.pair_seed(key, public, salt, site, other), -1 if other < site else 1))
+        return found
 
     def _needed(self) -> tuple[bytes, ...]:
         """Sites whose secret the sum needs: b of the alive, the mask key of the dropped that have a neighbour alive."""

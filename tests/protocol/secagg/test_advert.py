@@ -105,6 +105,28 @@ def test_keys_that_two_sites_share() -> None:
     refused(IntegrityError, lambda: Roster((first, first)))
 
 
+P = 2**255 - 19
+E8 = 325606250916557431795983626356110631294008115727848805560023387167927233504
+F8 = 39382357235489614581723060781553021112529911719440698176882885853963445705823
+
+
+@pytest.mark.parametrize("number", [0, 1, E8, F8, P - 1, P, P + 1, P + 18, 1 << 255, (1 << 255) + F8])
+def test_a_signed_key_of_low_order(number: int) -> None:
+    """Every encoding of a point whose order divides 8: refused before anybody makes a key with it, as OpenSSL would."""
+    point = number.to_bytes(32, "little")
+    cohort = Cohort(3)
+    one = cohort.ids[0]
+    good = agreement.public_of(os.urandom(32))
+    for keys in ((point, good), (good, point)):
+        advert = Advert.sign(one, *keys, bytes(32), cohort.attempt.adv_ctx, cohort.keys[one])
+        if number == P + 18:  # 18 is an honest point
+            advert.check(cohort.attempt.adv_ctx, cohort.identities[one])
+            agreement.pair_seed(agreement.key_of(os.urandom(32)), point, b"", b"a", b"b")
+            continue
+        refused(TrustError, advert.check, cohort.attempt.adv_ctx, cohort.identities[one])
+        refused(TrustError, agreement.pair_seed, agreement.key_of(os.urandom(32)), point, b"", b"a", b"b")
+
+
 def test_a_low_order_key() -> None:
     """All-zero and order-8 points of RFC 7748, section 6.1: the seed would be known to everybody."""
     for point in (bytes(32), b"\x01" + bytes(31)):
