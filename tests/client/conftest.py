@@ -19,7 +19,7 @@ from fedsite.client.settings import PolicySettings, Settings
 from fedsite.client.site import Site
 from fedsite.client.store import Outbox
 from fedsite.privacy.accounting import Spend
-from fedsite.privacy.sampling import SeededSource
+from fedsite.privacy.sampling import SystemRandom
 from fedsite.protocol import documents, instants, sealing, shape, signing, weights
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
@@ -155,7 +155,7 @@ class FakeWorker:
         manifest = Manifest.parse(blobs["manifest"])
         if any(field.name.startswith("calibration/") for field in manifest.fields):
             values = {"calibration/positive": np.ones((1, 2))}
-        self.vectors.append(protect.vector(values, manifest, SeededSource(1)))
+        self.vectors.append(protect.vector(values, manifest, SystemRandom()))
         return pipe.Message(header={}, blobs={"vector": self.vectors[-1]})
 
 

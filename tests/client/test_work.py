@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from fedsite.privacy.accounting import Spend
 from fedsite.privacy.errors import PrivacyError
 from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError, IntegrityError, PolicyError
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ReleasePlan, RoundPlan, RoundsPlan
+from fedsite.protocol.plan import (
+    LocalPlan,
+    ModelPlan,
+    PrivacyPlan,
+    ProtectionPlan,
+    ReleasePlan,
+    RoundPlan,
+    RoundsPlan,
+    SitePrivacyPlan,
+)
 from fedsite.protocol.weights import encode
 from fedsite.telemetry.dataset import SiteData, Windows
 from fedsite.telemetry.statistics import Normalisation, unit_bound
@@ -254,3 +264,55 @@ def test_the_whole_run_is_priced():
         Spend(noise_multiplier=9.0),
     }
     assert work.spends(plan(private())) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
+
+
+def per_site(mode: str = "site", **more) -> RoundPlan:
+    noised = {"noise_multiplier": 1.0} if mode == "both" else {}
+    found = plan()
+    privacy = PrivacyPlan(mode=mode, **noised, **more, site=SitePrivacyPlan(noise_multiplier=3.0))
+    return replace(found, privacy=privacy, protection=ProtectionPlan(), model=replace(found.model, parameters=19))
+
+
+def test_a_site_is_one_unit_of_the_sums_where_noise_is_in_the_sum():
+    """All of its windows together are one: averaged in statistics and evaluation, one count a histogram."""
+    asked = per_site(statistics_noise=5.0, evaluation_noise=5.0, calibration_noise=5.0)
+    data = site(8)
+    statistics, plain = (work.statistics(one, data, SystemRandom()) for one in (asked, plan()))
+    for name, array in plain.items():
+        np.testing.assert_allclose(statistics[name], array / 8)
+    judged = work.evaluate(asked, data, weights(), SAME, SystemRandom())
+    everybody = work.evaluate(plan(), data, weights(), SAME, SystemRandom())
+    np.testing.assert_allclose(judged["evaluation/count"], [1.0])
+    count = everybody["evaluation/count"]
+    np.testing.assert_allclose(judged["evaluation/error"], everybody["evaluation/error"] / count)
+    graph, tensors = calibration.with_taps(export.to_onnx(module(), 2, 2))
+    counted = work.calibrate(asked, data, graph, SAME, tensors, SystemRandom())
+    assert all(array.sum(axis=-1).tolist() == [1.0] * len(tensors) for array in counted.values())
+
+
+def test_an_update_of_a_site_that_is_one_unit_tells_no_number():
+    """Plain training: neither windows nor loss leave, and the noise is the sum's."""
+    values = work.train_round(per_site(), site(), weights(), SAME, False, SystemRandom(), 1)
+    assert set(values) == {"weight", *(f"delta/{name}" for name in weights())}
+    assert values["weight"] == [1.0]
+    plain = work.train_round(plan(), site(), weights(), SAME, False, SeededSource(1), 1, seed=3)
+    assert max(np.abs(values[name]).max() for name in values if name != "weight") < 10 * max(
+        np.abs(plain[name]).max() for name in plain if name.startswith("delta/")
+    )
+
+
+def test_nothing_that_has_no_noise_is_read_for_a_sum():
+    assert work.statistics(per_site(), site(), SystemRandom()) == {}
+    with pytest.raises(PolicyError, match="evaluation"):
+        work.evaluate(per_site(), site(), weights(), SAME, SystemRandom())
+
+
+def test_two_claims_have_two_prices():
+    both = per_site("both")
+    assert work.spends(both) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
+    (sums,) = work.site_spends(both)
+    assert (sums.sampling_rate, sums.steps) == (1.0, 3)
+    assert 2.9 < sums.noise_multiplier < 3.0
+    assert work.spends(per_site()) == work.site_spends(plan(private())) == []
+    asked = per_site(statistics_noise=5.0, evaluation_noise=7.0, calibration_noise=9.0)
+    assert sorted(spend.steps for spend in work.site_spends(asked)) == [1, 1, 3, 3]
