@@ -122,6 +122,8 @@ class Handler:
     def _carry_out(self, header: Header, frame: Frame) -> Frame:
         """Do what is asked, then make keys for the sum to come, where one is named."""
         if header.kind in ("install", "finish"):
+            if "next" in {*frame.blobs, *header.body}:
+                raise DocumentError(f"a sum to come after {header.kind}", allowed="none: the run is over")
             return self._sign(header, frame, {}, self._ended(header))
         plan = self._plan(header, frame)
         coming = self._sums.coming(header, frame, plan, limit=self._policy.bytes_max)

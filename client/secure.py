@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from fedsite.protocol.secagg.advert import Roster
 from fedsite.protocol.secagg.context import Attempt
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.site import SiteState
+
+_log = logging.getLogger(__name__)
 
 _KEY_BYTES = 32
 _THREADS = 4
@@ -125,6 +128,7 @@ class Sums:
             )
             self._store.save(place, kept)
             self._forget(place, lambda _other, _stage: True)
+            _log.info("%s: keys shared in a cohort of %s, session %s", place, len(roster.sites), state.session.hex())
         return {"shares": kept.answer}
 
     def turn(self, header: Header, frame: Frame) -> Turn:
@@ -167,7 +171,9 @@ class Sums:
             digest = hashlib.sha256(vector).hexdigest()
             kept = dataclasses.replace(kept, state=state, instruction=turn.instruction, answer=b"", vector=digest)
             self._store.save(turn.place, kept)
-        return {"masked": words.astype("<u4", copy=False).tobytes()}
+        masked = words.astype("<u4", copy=False).tobytes()
+        _log.info("%s: masked for %s sites, SHA-256 %s", turn.place, len(turn.u2), hashlib.sha256(masked).hexdigest())
+        return {"masked": masked}
 
     def confirm(self, header: Header, frame: Frame) -> dict[str, bytes]:
         """Sign who survived, where the graph is sparse."""
@@ -190,6 +196,7 @@ class Sums:
             self._store.mark_opened(place, instruction)
             kept = dataclasses.replace(kept, state=state, instruction=instruction, answer=answer)
             self._store.save(place, kept)
+            _log.info("%s: opened in the sum over %s of %s sites", place, len(u3), len(state.u2))
         return {"opened": kept.answer}
 
     def _attempt(self, header: Header, frame: Frame, *, opens: bool = False) -> tuple[Place, Kept, str]:

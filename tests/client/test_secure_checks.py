@@ -125,4 +125,8 @@ def test_what_follows_is_looked_at_before_anything_is_opened(party: Any) -> None
     assert (
         party.refusal(kit, party.unmask_frame(kit, body={"next": {"round": 2, "attempt": 1}})) == RefusalCode.MALFORMED
     )
+    body = {"next": {"round": 2, "attempt": 1}}
+    for kind in ("install", "finish"):
+        asked = party.stage(kit, kind, {"next": good.encode()}, purpose="", body=body)
+        assert party.refusal(kit, asked) == RefusalCode.MALFORMED
     party.unmask(following=(good, 2, 1))
