@@ -76,7 +76,7 @@ def _round(found: dict[str, Any]) -> dict[str, Any]:
     print(
         f"{found['sites']} sites x {found['parameters']:,}, k={found['neighbours']} t={found['threshold']}, "
         f"{found['dropped']:.0%} lost\n"
-        f"    a site {found['site_crypto_s']:.3f} s without rounding ({found['site_crypto_cpu_s']:.3f} s of CPU): "
+        f"    a site {found['site_crypto_s']:.3f} s a round ({found['site_crypto_cpu_s']:.3f} s of CPU): "
         f"{stages}\n"
         f"    server {found['server_s']:.2f} s ({found['server_cpu_s']:.2f} s of CPU), of which opening "
         f"{found['server_open_s']:.2f} s\n"

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import numpy as np
 
+from fedsite.protocol import certified
+from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey, VerifyKey
 from fedsite.protocol.secagg import graph, site
 from fedsite.protocol.secagg.context import Attempt
@@ -74,6 +77,16 @@ class Cohort:
         self.attempt = Attempt(run_id=RUN, round=1, attempt=1, manifest_hash=self.manifest.hash)
         self.sum = Sum(manifest=self.manifest, attempt=self.attempt, model_hash=NO_MODEL)
         self.states: dict[bytes, SiteState] = {}
+        centre = SigningKey.generate()
+        self.federation = Federation(
+            id=centre.public.id,
+            name="b",
+            address="b:1",
+            ca_certificate="-----BEGIN CERTIFICATE-----\n",
+            signing_key=centre.public.text,
+        )
+        until = datetime(2100, 1, 1, tzinfo=UTC)
+        self.certified = [certified.issue(key, until, centre.public.id, centre) for key in self.identities.values()]
         self.server = Clock()
         self._good: set[tuple[bytes, bytes, bytes]] = set()
         for one, key in self.keys.items():
