@@ -73,6 +73,43 @@ def test_moments_and_tails(mechanism: Mechanism) -> None:
     assert beyond == pytest.approx(2 * stats.norm.sf(150.5 / 50), rel=0.15)
 
 
+@pytest.mark.parametrize("mechanism", ["skellam", "discrete-gaussian"])
+@pytest.mark.parametrize("variance", [0.25, 100.0, 2500.0])
+def test_tails_have_their_exact_weight(mechanism: Mechanism, variance: float) -> None:
+    """P[X > r] and P[X < −r] at 1, 2, 3 and 4 σ, each within five standard deviations of a binomial count."""
+    draws = integer_noise.table(mechanism, variance).draw(DRAWS, SeededSource(9))
+    both = exact(mechanism, variance, 200 + math.ceil(14 * math.sqrt(variance)))
+    for sigmas in (1, 2, 3, 4):
+        reach = math.floor(sigmas * math.sqrt(variance))
+        chance = math.fsum(both[reach + 1 :]) / 2
+        for count in ((draws > reach).sum(), (draws < -reach).sum()):
+            assert abs(count - DRAWS * chance) < 5 * math.sqrt(DRAWS * chance * (1 - chance)) + 1
+
+
+@pytest.mark.parametrize("mechanism", ["skellam", "discrete-gaussian"])
+def test_wide_noise_by_chi_square_over_bins(mechanism: Mechanism) -> None:
+    """σ of 1,000 steps, 64 bins of nearly equal exact weight."""
+    variance = 1e6
+    both = exact(mechanism, variance, 14_000)
+    one_side = both / 2
+    mass = np.concatenate([one_side[:0:-1], both[:1], one_side[1:]])  # from −13,999 up
+    below = np.cumsum(mass)
+    edges = np.searchsorted(below, np.arange(1, 64) / 64) - 13_999  # the last value of each bin but the last one
+    draws = integer_noise.table(mechanism, variance).draw(DRAWS, SeededSource(10))
+    counts = np.bincount(np.searchsorted(edges, draws), minlength=64)
+    chance = np.diff(np.concatenate([[0.0], below[edges + 13_999], [below[-1]]]))
+    assert stats.chisquare(counts, DRAWS * chance / chance.sum()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("mechanism", ["skellam", "discrete-gaussian"])
+def test_one_draw_says_nothing_about_the_next(mechanism: Mechanism) -> None:
+    """Pairs of consecutive draws by sign and by size: a table of counts without a pattern."""
+    draws = integer_noise.table(mechanism, 4.0).draw(DRAWS, SeededSource(11)).reshape(-1, 2)
+    kinds = np.clip(draws, -3, 3) + 3
+    table = np.bincount(kinds[:, 0] * 7 + kinds[:, 1], minlength=49).reshape(7, 7)
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
 def test_skellam_parts_add_up_to_skellam() -> None:
     """Ten parts of variance 10 are one of variance 100: what the server is promised."""
     part = integer_noise.table("skellam", 10.0)
