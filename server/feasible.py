@@ -60,7 +60,7 @@ def check(plan: RoundPlan, task: Task, enrolled: int | None) -> None:
     if plan.protection.mode != "secagg":
         return
     _check_strategy(plan, strategy)
-    _check_sites(plan, enrolled)
+    check_sites(plan.protection.terms.min_cohort, plan.protection.groups, enrolled)
     _check_rounds(plan)
     name, terms = metrics.read(task.metric), plan.protection.terms
     if evaluation.evaluates(plan) and name.name in metrics.REGRESSION and name.maximum is None:
@@ -93,8 +93,17 @@ def _check_strategy(plan: RoundPlan, strategy: Strategy) -> None:
         )
 
 
-def _check_sites(plan: RoundPlan, enrolled: int | None) -> None:
-    least, groups = plan.protection.terms.min_cohort, plan.protection.groups
+def check_sites(least: int, groups: int, enrolled: int | None) -> None:
+    """Refuse secure sums over fewer sites than hide one.
+
+    Args:
+        least: sites in one sum.
+        groups: sums of a round.
+        enrolled: sites, where that is known.
+
+    Raises:
+        ConfigError: too few are enrolled.
+    """
     if enrolled is None or enrolled >= least * groups:
         return
     if enrolled == 2:

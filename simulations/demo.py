@@ -20,9 +20,11 @@ from typing import Any
 
 from rich.console import Console
 
+from fedsite.client.settings import PolicySettings
 from fedsite.protocol.errors import ConfigError, UnreachableError
+from fedsite.protocol.secagg.manifest import Terms
 from fedsite.protocol.storage import private_directory
-from fedsite.server import settings
+from fedsite.server import feasible, settings
 from fedsite.simulations.live import View
 from fedsite.simulations.processes import Commands
 from fedsite.telemetry import contract, loading
@@ -104,6 +106,9 @@ def play(options: Options, console: Console) -> Played:
     """
     task = options.task
     names = _sites(options, task)
+    protection = options.asked.protection
+    if protection.mode == "secagg":
+        feasible.check_sites(protection.terms.min_cohort or Terms().min_cohort, protection.groups or 1, len(names))
     root = _emptied(options.out / "state")
     logs = private_directory(options.out / "logs")
     commands = Commands(logs)
@@ -203,15 +208,18 @@ def _site_settings(options: Options, name: str) -> list[str]:
         found.append("policy.require_privacy=false")
     if asked.protection.mode == "none":
         found.append("policy.minimum_protection=none")
-    if asked.privacy.epsilon is not None:
-        found.append(f"policy.epsilon_max={asked.privacy.epsilon * 1.001:.6g}")
+    least = asked.protection.terms.min_survivors or Terms().min_survivors
+    if asked.protection.mode == "secagg" and least < PolicySettings().cohort_min:
+        found.append(f"policy.cohort_min={least}")
+    claims = [claim for claim in (asked.privacy.epsilon, asked.privacy.site.epsilon) if claim is not None]
+    if claims:
+        found.append(f"policy.epsilon_max={max(claims) * 1.001:.6g}")
     return found
 
 
 def _launch(options: Options, sites: int) -> list[str]:
-    typed = {item.partition("=")[0] for item in options.launch}
-    # Its agents are all here: a round in which one is missing still counts, unless somebody asked otherwise.
-    return [*options.launch, *([] if "rounds.minimum" in typed else [f"rounds.minimum={min(2, sites)}"])]
+    alone = sites == 1 and options.asked.rounds.minimum is None
+    return [*options.launch, *(["rounds.minimum=1"] if alone else [])]
 
 
 def _scores(
