@@ -15,7 +15,7 @@ from fedsite.privacy.accounting import group_epsilon
 from fedsite.protocol import documents, weights
 from fedsite.protocol.plan import LocalPlan, RoundPlan
 from fedsite.simulations import baselines, demo
-from fedsite.simulations.report import Metric, Phase, Privacy, Release, Report, Round, Secagg, Site, Stage
+from fedsite.simulations.report import Metric, Phase, Privacy, Release, Report, Round, Secagg, Site, SiteClaim, Stage
 from fedsite.telemetry import loading
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.statistics import Normalisation
@@ -158,21 +158,31 @@ def _metric(task: Task, found: baselines.Figures | None, played: demo.Played) ->
 
 def _privacy(plan: RoundPlan, result: Mapping[str, Any], sites: Mapping[str, SiteData]) -> Privacy:
     privacy = plan.privacy
-    if privacy.mode == "none":
-        return Privacy(
-            mode="none", unit=privacy.unit, adjacency=privacy.adjacency, delta=privacy.delta, epsilon_max=None
-        )
-    spent = result["privacy"]["epsilon_max"]
-    group = max(data.overlap for data in sites.values()) if privacy.unit == "window" else None
+    own = privacy.sample_level
+    group = max(data.overlap for data in sites.values()) if own and privacy.unit == "window" else None
     return Privacy(
         mode=privacy.mode,
         unit=privacy.unit,
         adjacency=privacy.adjacency,
         delta=privacy.delta,
-        epsilon_max=spent,
+        epsilon_max=result["privacy"]["epsilon_max"] if own else None,
         group=group,
         group_epsilon=None if group is None else group_epsilon(work.spends(plan), privacy.delta, group),
-        limits=LIMITS,
+        site=_site_claim(plan, result),
+        limits=LIMITS if privacy.mode != "none" else (),
+    )
+
+
+def _site_claim(plan: RoundPlan, result: Mapping[str, Any]) -> SiteClaim | None:
+    found, terms = result["privacy"]["site"], plan.protection.terms
+    if found is None or found["epsilon_max"] is None:
+        return None
+    return SiteClaim(
+        adjacency=found["adjacency"],
+        delta=found["delta"],
+        epsilon=found["epsilon_max"],
+        mechanism=found["mechanism"],
+        honest=terms.min_survivors - terms.colluding,
     )
 
 

@@ -7,19 +7,12 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from fedsite.protocol import output
 from fedsite.protocol.storage import write_atomic
 from fedsite.simulations import figures
 from fedsite.simulations.figures import Bar, Level, Line, number
+from fedsite.simulations.page_privacy import claims, server_saw, size, spend
 from fedsite.simulations.report import Report, encode
 
-STAGES = {
-    "advertise": "each site signs keys for one sum; most ride ahead on other messages",
-    "share": "each site splits its secrets among the others, encrypted",
-    "mask": "each site reads its data and sends its numbers under masks",
-    "confirm": "the sites sign who is in the sum",
-    "unmask": "what cancels the masks of the sum, and of nothing else",
-}
 NAMES = {"global": "federated", "central": "central", "local": "local only", "int8": "int8 on the device"}
 
 
@@ -33,8 +26,8 @@ def render(report: Report) -> str:
             _learning(report),
             _sites(report),
             _release(report),
-            _privacy(report),
-            _secagg(report),
+            spend(report),
+            server_saw(report),
             _cost(report),
             _rounds(report),
             _foot(report),
@@ -84,17 +77,13 @@ def _head(report: Report) -> str:
 
 def _cards(report: Report) -> str:
     metric, privacy, release = report.metric, report.privacy, report.release
-    private = privacy.epsilon_max is not None
+    figure, note = claims(privacy)
     cards = [
         (_metric(report) + ", federated", _value(metric.global_), f"{metric.better} is better"),
-        (
-            "privacy spent",
-            f"ε = {_epsilon(privacy.epsilon_max)}" if private else "not private",
-            f"per {privacy.unit}, δ = {privacy.delta:g}" if private else "privacy=none: no ε is claimed",
-        ),
+        ("privacy spent", figure, note),
         (
             "model on the device",
-            _bytes(release.bytes) if release else "none",
+            size(release.bytes) if release else "none",
             f"int8, signed, {release.verified_sites} of {len(report.sites)} sites verified it"
             if release
             else "no release was made",
@@ -165,7 +154,7 @@ def _release(report: Report) -> str:
         ("version", f"<code>{escape(release.version)}</code>"),
         (
             "size",
-            f"{_bytes(release.bytes)} int8, {_bytes(release.fp32_bytes)} fp32 ({_ratio(release.fp32_bytes, release.bytes)})",
+            f"{size(release.bytes)} int8, {size(release.fp32_bytes)} fp32 ({_ratio(release.fp32_bytes, release.bytes)})",
         ),
         (escape(_metric(report)), f"{_value(report.metric.int8)} int8, {_value(report.metric.global_)} fp32"),
         ("verified at", f"{release.verified_sites} of {len(report.sites)} sites: signature, hash and golden self-test"),
@@ -181,61 +170,17 @@ def _release(report: Report) -> str:
     return f"<section><h2>On the device</h2><p>The int8 model that every site downloaded, verified and installed.</p><table>{table}</table></section>"
 
 
-def _privacy(report: Report) -> str:
-    privacy = report.privacy
-    if privacy.epsilon_max is None:
-        return "<section><h2>Privacy</h2><p>This run was <b>not private</b>: the updates are encrypted on their way, but what the model learned of a single record is not bounded. Run with <code>privacy=sample privacy.epsilon=8</code> for a claim.</p></section>"
-    rows = []
-    for site in report.sites:
-        spent = site.epsilon or 0.0
-        share = min(100.0, 100.0 * spent / max(privacy.epsilon_max, 1e-9))
-        rows.append(
-            f'<div>{escape(site.name)} · ε = {_epsilon(spent)}<div class="meter"><span style="width:{share:.1f}%"></span></div></div>'
-        )
-    unit = f"one {privacy.unit}" if privacy.unit == "window" else "all records of one entity"
-    group = (
-        f" A reading lies in up to {privacy.group} windows; for such a group ε = {_epsilon(privacy.group_epsilon)}."
-        if privacy.group and privacy.group_epsilon is not None
-        else ""
-    )
-    limits = "".join(f"<li>{escape(limit)}</li>" for limit in privacy.limits)
-    return (
-        f"<section><h2>Privacy spend</h2><p>Differential privacy at the site, {escape(privacy.adjacency)} of {unit}, δ = {privacy.delta:g}; "
-        f"training, statistics, evaluation and calibration composed.{escape(group)}</p>"
-        f'<div class="columns">{"".join(rows)}</div>{f"<ul>{limits}</ul>" if limits else ""}</section>'
-    )
-
-
-def _secagg(report: Report) -> str:
-    found = report.secagg
-    if found is None:
-        return ""
-    helpers = f", even with {found.colluding} of the sites on its side" if found.colluding else ""
-    failed = f" {found.failed} more failed, and nobody can open them." if found.failed else ""
-    cut = f" Each round was cut into {found.groups} groups with a sum of its own." if found.groups > 1 else ""
-    rows = "".join(
-        f'<tr><td>{escape(stage.name)}</td><td>{STAGES.get(stage.name, "")}</td><td class="num">{stage.seconds:.2f}</td>'
-        f'<td class="num">{_bytes(stage.bytes_up)}</td><td class="num">{_bytes(stage.bytes_down)}</td></tr>'
-        for stage in found.stages
-    )
-    head = '<tr><th>stage</th><th>what happens</th><th class="num">seconds</th><th class="num">up</th><th class="num">down</th></tr>'
-    return (
-        f"<section><h2>What the server saw</h2><p>{found.opened} sums, the smallest over {found.survivors} sites, and no single site’s values{helpers}.{failed}{cut} "
-        f"Training, statistics, evaluation and calibration all went through the masks; the figures are of all sums together.</p><table>{head}{rows}</table></section>"
-    )
-
-
 def _cost(report: Report) -> str:
     time = figures.proportions([(phase.name, phase.seconds, _seconds(phase.seconds)) for phase in report.phases])
-    traffic = figures.proportions([(phase.name, float(phase.bytes), _bytes(phase.bytes)) for phase in report.phases])
+    traffic = figures.proportions([(phase.name, float(phase.bytes), size(phase.bytes)) for phase in report.phases])
     return f'<section><h2>Time and bytes</h2><div class="columns"><div><p>seconds per phase</p>{time}</div><div><p>bytes per phase, all sites</p>{traffic}</div></div></section>'
 
 
 def _rounds(report: Report) -> str:
     rows = "".join(
         f'<tr><td>{item.number}</td><td><span class="outcome {escape(item.outcome)}">{escape(item.outcome)}</span> {escape(item.reason)}</td>'
-        f'<td class="num">{item.participants}</td><td class="num">{item.seconds:.2f}</td><td class="num">{_bytes(item.bytes_up)}</td>'
-        f'<td class="num">{_bytes(item.bytes_down)}</td><td class="num">{_value(item.metric)}</td><td class="num">{_value(item.federated)}</td></tr>'
+        f'<td class="num">{item.participants}</td><td class="num">{item.seconds:.2f}</td><td class="num">{size(item.bytes_up)}</td>'
+        f'<td class="num">{size(item.bytes_down)}</td><td class="num">{_value(item.metric)}</td><td class="num">{_value(item.federated)}</td></tr>'
         for item in report.rounds
     )
     head = f'<tr><th>round</th><th>outcome</th><th class="num">sites</th><th class="num">seconds</th><th class="num">up</th><th class="num">down</th><th class="num">{escape(_metric(report))}</th><th class="num">as the centre saw it</th></tr>'
@@ -275,19 +220,6 @@ def _ratio(fp32: int, int8: int) -> str:
     if fp32 <= int8:
         return "so few weights that the graph’s own description outweighs them"
     return f"{fp32 / max(1, int8):.1f}× smaller"
-
-
-def _epsilon(value: float | None) -> str:
-    return "–" if value is None else output.epsilon(value)
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
 
 
 def _seconds(seconds: float) -> str:

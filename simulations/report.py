@@ -27,17 +27,29 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Privacy:
-    """The claim; `mode` none means that nothing here is private and no ε is printed."""
+class SiteClaim:
+    """What the noise in the sums promises one whole site; a claim of its own, never added to the other."""
 
-    mode: str
+    adjacency: str
+    delta: float
+    epsilon: float  # largest of any site
+    mechanism: str
+    honest: int  # sites that must have added their part of the noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Privacy:
+    """The claim of each site's own noise, and that of the sums; without both nothing is private and no ε is printed."""
+
+    mode: str  # none, sample, site, both
     unit: str
     adjacency: str
     delta: float
     epsilon_max: float | None  # largest ε any site spent in this run, all releases composed
     group: int | None = None  # windows that share one reading
     group_epsilon: float | None = None  # ε of that group, when the unit is a window
-    limits: tuple[str, ...] = ()  # what the figure does not cover
+    site: SiteClaim | None = None
+    limits: tuple[str, ...] = ()  # what the figures do not cover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

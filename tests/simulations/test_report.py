@@ -135,6 +135,19 @@ def test_without_privacy_no_epsilon_is_printed() -> None:
     assert "not private" in text
 
 
+def test_two_claims_are_told_apart() -> None:
+    site = report.SiteClaim(adjacency="zero-out", delta=1e-6, epsilon=3.25, mechanism="skellam", honest=2)
+    both = dataclasses.replace(example().privacy, mode="both", site=site)
+    text = parse(page.render(dataclasses.replace(example(), privacy=both))).text
+    assert "ε = 7.9" in text
+    assert "ε = 3.25 for all data of one site" in text
+    assert "not private" not in text
+    alone = dataclasses.replace(both, mode="site", epsilon_max=None)
+    text = parse(page.render(dataclasses.replace(example(), privacy=alone))).text
+    assert "ε = 7.9" not in text
+    assert "ε = 3.25per site, in the sums, δ = 1e-06" in text
+
+
 def test_a_run_without_model_or_release_still_has_a_page() -> None:
     value = dataclasses.replace(
         example(),
