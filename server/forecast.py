@@ -61,7 +61,7 @@ def make(
         "group": group,
         "group_epsilon": group_epsilon,
         "site_epsilon": plan.cost.site_epsilon,
-        "site_privacy": _site_claim(plan) if privacy.site_level else None,
+        "site_privacy": None,
         "secagg": None,
     }
     if plan.protection.mode == "secagg":
@@ -70,6 +70,8 @@ def make(
         for name in ("bytes_down", "bytes_up"):
             found[name] = rounds * sum(getattr(stage, name) for stage in stages)
         found["secagg"] = _sums(plan, per_sum, stages)
+        if privacy.site_level:
+            found["site_privacy"] = _site_claim(plan, per_sum, found["trained_parameters"])
     return found
 
 
@@ -122,9 +124,12 @@ def _sums(plan: RoundPlan, sites: int, stages: tuple[stage_bytes.Stage, ...]) ->
     }
 
 
-def _site_claim(plan: RoundPlan) -> dict[str, Any]:
-    """The claim about the sums: of another unit than a site's own, so never added to it."""
-    site = plan.privacy.site
+def _site_claim(plan: RoundPlan, sites: int, trained: int) -> dict[str, Any]:
+    """The claim about the sums: of another unit than a site's own, so never added to it.
+
+    `noise_over_clip` is the L2 norm of the noise in the mean over these sites, over what one update can be long.
+    """
+    site, honest = plan.privacy.site, plan.protection.terms.honest
     return {
         "unit": SITE,
         "adjacency": site.adjacency,
@@ -134,4 +139,5 @@ def _site_claim(plan: RoundPlan) -> dict[str, Any]:
         "clip": site.clip,
         "noise_multiplier": site.noise_multiplier,
         "colluding": plan.protection.terms.colluding,
+        "noise_over_clip": site.noise_multiplier * math.sqrt(sites / honest * trained) / sites,
     }

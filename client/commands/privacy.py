@@ -30,7 +30,7 @@ def privacy(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Show ε spent by run and by data source, and the site's cap."""
+    """Show ε spent by run, unit and data source, and the site's cap; units are never added up."""
     from fedsite.client import assembly, settings
     from fedsite.client.budget import Budget
 
@@ -71,7 +71,7 @@ def _close(directory: Path, run_id: str) -> None:
     with assembly.only_one(directory):
         budget = Budget(directory / assembly.BUDGET)
         try:
-            known = [entry.run_id for entry in budget.entries() if not entry.finished]
+            known = sorted({entry.run_id for entry in budget.entries() if not entry.finished})
             if run_id not in known:
                 raise ConfigError(f"run {run_id} is not open", allowed=nearest(run_id, known) if known else "")
             Outbox(directory / "outbox").finish(run_id)
@@ -89,7 +89,7 @@ def _source(key: tuple[str, str], entries: Sequence[Entry], cap: float, delta: f
     from fedsite.client.budget import overlap
 
     own = [entry for entry in entries if entry.unit == key[0] and overlap(entry.source, key[1])]
-    charged = _epsilon([spend for entry in own for spend in entry.charged], delta)
+    charged = _epsilon([spend for entry in own for spend in entry.charged], delta, key[0])
     return {"source": key[1], "unit": key[0], "epsilon": charged, "left": max(0.0, cap - charged), "runs": len(own)}
 
 
@@ -99,14 +99,16 @@ def _run(entry: Entry, delta: float) -> dict[str, Any]:
         "task": entry.task,
         "unit": entry.unit,
         "state": "finished" if entry.finished else "open",
-        "epsilon_spent": _epsilon(entry.spent, delta),
-        "epsilon_reserved": _epsilon(entry.charged, delta),
+        "epsilon_spent": _epsilon(entry.spent, delta, entry.unit),
+        "epsilon_reserved": _epsilon(entry.charged, delta, entry.unit),
         "releases": sum(spend.steps for spend in entry.spent),
         "created": entry.created,
     }
 
 
-def _epsilon(spends: Sequence[Spend], delta: float) -> float:
-    from fedsite.privacy import accounting
+def _epsilon(spends: Sequence[Spend], delta: float, unit: str) -> float:
+    """Of one unit; noise in sums is accounted for by its own bound."""
+    from fedsite.privacy import accounting, distributed
+    from fedsite.protocol.plan import SITE
 
-    return accounting.epsilon(spends, delta)
+    return distributed.equivalent_epsilon(spends, delta) if unit == SITE else accounting.epsilon(spends, delta)

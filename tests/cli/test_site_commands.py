@@ -184,19 +184,22 @@ def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
     run_id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
     spend = Spend(noise_multiplier=20.0, sampling_rate=1.0, steps=4)
     budget = Budget(directory / "budget.db")
-    budget.reserve(
-        run_id=run_id, unit="window", source="/x.csv", task="pump", plan_hash="p", spends=[spend], epsilon=1.0,
-        delta=1e-5, now="2026-03-01T12:00:00Z",
-    )  # fmt: skip
+    for unit in ("window", "site"):
+        budget.reserve(
+            run_id=run_id, unit=unit, source="/x.csv", task="pump", plan_hash="p", spends=[spend], epsilon=1.0,
+            delta=1e-5, now="2026-03-01T12:00:00Z",
+        )  # fmt: skip
     budget.close()
     before = json.loads(fedsite(tmp_path, "privacy", "--json").stdout)
     assert before["runs"][0]["state"] == "open"
-    assert before["sources"][0]["epsilon"] > 0
+    sums, windows = before["sources"]
+    assert (sums["unit"], windows["unit"]) == ("site", "window")
+    assert sums["epsilon"] > windows["epsilon"] > 0  # the same spends, by the bound for sums and by the tighter one
     wrong = fedsite(tmp_path, "privacy", "--close", run_id[:-1] + "W")
     assert (wrong.returncode, f"did you mean {run_id}?" in wrong.stderr) == (2, True)
     after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id, "--json").stdout)
-    assert after["runs"][0]["state"] == "finished"
-    assert after["sources"][0]["left"] == after["epsilon_max"]
+    assert [run["state"] for run in after["runs"]] == ["finished", "finished"]
+    assert [source["left"] for source in after["sources"]] == [after["epsilon_max"]] * 2
 
 
 def test_model_commands_without_a_release(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_two_claims_are_two_lines() -> None:
     assert equivalent_epsilon(spends, 1e-5) == pytest.approx(found["site_epsilon"])
 
 
+def test_how_much_noise_a_mean_would_hold() -> None:
+    """z = 3 at C = 2 in the sum of 12, whose noise is that of three: 3 · √(12/3) / 12 clips in each of 277 values."""
+    given = ("privacy.site.epsilon=null", "privacy.site.noise_multiplier=3", "privacy.site.clip=2")
+    claim = make("privacy=site", "protection=secagg", *given, sites=12).forecast()["site_privacy"]
+    assert claim["noise_over_clip"] == pytest.approx(0.5 * math.sqrt(277))
+    assert claim["noise_multiplier"] == 3.0
+
+
 def test_noise_in_the_sum_has_nothing_of_the_tasks_private_settings() -> None:
     """They are for DP-SGD: a clip of gradients, a learning rate for noised steps, noise of a site's own releases."""
     site, plain = make("privacy=site", "protection=secagg").plan, make("privacy=none", "protection=sealed").plan
