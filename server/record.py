@@ -227,6 +227,7 @@ class Record:
                     "epsilon_max": max(paid_in_sums) if paid_in_sums else None,
                     "noise_multiplier": plan.privacy.site.noise_multiplier,
                     "mechanism": plan.privacy.site.mechanism,
+                    "colluding": plan.protection.terms.colluding,
                 }
                 if sums
                 else None,

@@ -39,6 +39,7 @@ def claim(plan: RoundPlan, spent: dict[str, float]) -> dict[str, Any]:
         "mechanism": f"{privacy.site.mechanism} noise in the sums over the sites",
         "noise_multiplier": privacy.site.noise_multiplier,
         "clip": privacy.site.clip,
+        "colluding": plan.protection.terms.colluding,
         "accountant": "rdp",
     }
     if not spent:
