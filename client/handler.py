@@ -28,7 +28,6 @@ from fedsite.protocol import instants, messages, signing
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.plan import RoundPlan
-from fedsite.telemetry.task import read_task
 
 _log = logging.getLogger(__name__)
 
@@ -185,7 +184,6 @@ class Handler:
             raise DocumentError(f"run {header.run_id} was not prepared here", refusal=RefusalCode.PLAN_UNKNOWN)
         plan = policy.read_plan(data, header)
         policy.check(plan, self._policy)
-        read_task(plan.task)
         return plan
 
     def _sign(self, header: Header, frame: Frame, blobs: Mapping[str, bytes], body: Mapping[str, Any]) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import get_args
 
 from fedsite.client.settings import PolicySettings
@@ -110,7 +111,7 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
         DocumentError: not a plan, or another one than the header names (`plan-invalid`, `wrong-run`).
     """
     try:
-        plan = RoundPlan.parse(data)
+        plan = _parsed(data)
     except DocumentError as error:
         error.refusal = RefusalCode.PLAN_INVALID
         raise
@@ -159,3 +160,9 @@ def _own(plan: RoundPlan, purpose: Purpose) -> Spend:
         steps, rate = plan.local.steps, plan.local.sampling_rate
         return Spend(noise_multiplier=plan.privacy.noise_multiplier, sampling_rate=rate, steps=steps)
     return Spend(noise_multiplier=getattr(plan.privacy, _NOISE[purpose]))
+
+
+@lru_cache(maxsize=2)
+def _parsed(data: bytes) -> RoundPlan:
+    """A run's stages each bring a look at its plan."""
+    return RoundPlan.parse(data)

@@ -112,17 +112,17 @@ def changes(draw: Any) -> Change:
 
 @pytest.mark.parametrize("stage", STAGES)
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 def test_what_is_not_the_next_message_is_refused_and_changes_nothing(party: Any, stage: str, data: Any) -> None:
     if not party.kits[0].worker.calls:
         party.reach(stage)
     kit = party.kits[0]
     asked = data.draw(changes())(party, kit, stage)
-    before, calls, spent = files(kit), len(kit.worker.calls), kit.spent()
+    before = files(kit), len(kit.worker.calls)
     header = read_reply(kit.handler().handle(asked).header)
     assert (header.outcome, header.blobs, header.body) == ("refused", {}, {})
     assert header.code not in (None, RefusalCode.INTERNAL, RefusalCode.STORAGE)
-    assert (files(kit), len(kit.worker.calls), kit.spent()) == (before, calls, spent)
+    assert (files(kit), len(kit.worker.calls)) == before
 
 
 @pytest.mark.parametrize("stage", STAGES)
