@@ -27,7 +27,7 @@ def test_ctrl_c_in_the_middle_of_the_demo(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEDSITE_HOME": str(tmp_path / "home")}
     with (tmp_path / "demo.log").open("w") as log:
         demo = subprocess.Popen(
-            command("demo", f"out={out}", "privacy=none", "rounds.count=500", "sites=2"),
+            command("demo", f"out={out}", "privacy=none", "protection=sealed", "rounds.count=500", "sites=2"),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

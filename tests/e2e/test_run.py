@@ -35,7 +35,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Federation, 
             "privacy=sample",
             f"privacy.epsilon={EPSILON:g}",
             f"rounds.count={ROUNDS}",
-            "rounds.minimum=3",
             "local.steps=1",
             timeout_s=240,
         )

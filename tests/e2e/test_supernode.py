@@ -56,6 +56,7 @@ def _own_runs(toys: Toys, name: str) -> list[dict[str, Any]]:
 def test_a_stock_supernode_takes_part_in_a_whole_private_run(tmp_path: Path) -> None:
     with Toys(tmp_path) as toys:
         toys.site("anna")
+        toys.site("bert")
         home = toys.prepare_site("nora")
 
         with _supernode(toys, "nora") as unlabelled:  # a node key alone is not enough
@@ -66,14 +67,13 @@ def test_a_stock_supernode_takes_part_in_a_whole_private_run(tmp_path: Path) -> 
         labelled = toys.cli("sites", "label", "nora", "supernode=true")
         assert labelled.code == 0, labelled.stderr
         with _supernode(toys, "nora"):
-            toys.wait_online("anna", "nora")
+            toys.wait_online("anna", "bert", "nora")
             launched = toys.cli(
                 "launch",
                 f"task_file={tmp_path / 'toy.yaml'}",
                 "privacy=sample",
                 f"privacy.epsilon={EPSILON:g}",
                 "rounds.count=2",
-                "rounds.minimum=2",
                 "--json",
                 timeout_s=2 * LONGEST_S,
             )

@@ -37,7 +37,7 @@ def test_agents_find_a_server_that_was_restarted_while_they_were_idle(pair: Toys
 
 
 def test_kill_minus_nine_of_the_server_mid_run_leaves_no_child(pair: Toys) -> None:
-    run = pair.launch("rounds.count=50", "local.steps=1500")
+    run = pair.launch("protection=sealed", "rounds.count=50", "local.steps=1500")
     watch = pair.watch(run)
     watch.until(lambda event: event["kind"] == "asked" and event["phase"] == "train")
     running = {process.pid for process in leftovers.below(pair.home)}
@@ -57,7 +57,7 @@ def test_kill_minus_nine_of_the_server_mid_run_leaves_no_child(pair: Toys) -> No
 def test_ctrl_c_at_launch_an_agent_and_the_server(pair: Toys) -> None:
     task = pair.directory / "toy.yaml"
     launched = pair.popen(
-        "launch", f"task_file={task}", "release=none", "privacy=none", "rounds.count=1000", "local.steps=1500",
+        "launch", f"task_file={task}", "release=none", "privacy=none", "protection=sealed", "rounds.count=1000", "local.steps=1500",
         home=pair.home,
     )  # fmt: skip
     assert launched.stdout is not None
@@ -91,7 +91,7 @@ def test_a_run_whose_driver_was_killed_is_stopped_by_hand_and_the_next_one_runs(
         for name in ("anna", "bert"):
             running.site(name)
         running.wait_online("anna", "bert")
-        run = running.launch("rounds.count=50", "local.steps=1500")
+        run = running.launch("protection=sealed", "rounds.count=50", "local.steps=1500")
         watch = running.watch(run)
         watch.until(lambda event: event["kind"] == "asked" and event["phase"] == "train")
         assert running.server is not None
@@ -105,7 +105,7 @@ def test_a_run_whose_driver_was_killed_is_stopped_by_hand_and_the_next_one_runs(
         assert stopped.code == 0, stopped.stderr
         assert running.result(run)["outcome"] == "stopped"
         assert not (running.state / "runs" / run / "run.key").exists()
-        after = running.launch("rounds.count=1")
+        after = running.launch("protection=sealed", "rounds.count=1")
         assert running.watch(after).finished()["outcome"] == "completed"
 
 

@@ -1,4 +1,4 @@
-"""Agents and workers that are killed, or hang, in the middle of a round: the run goes on, and they take part again."""
+"""Agents and workers that are killed, or hang, in the middle of a sealed round: the run goes on, and they come back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ def _outcomes(result: dict[str, Any], name: str) -> dict[int, str]:
 def test_an_agent_killed_mid_round_is_missed_by_the_deadline_and_takes_part_again(toys: Toys) -> None:
     home = toys.site_home("carl")
     # With a minimum of three the next round waits until the third site is back.
-    run = toys.launch("rounds.count=3", "rounds.minimum=3", f"rounds.deadline_s={DEADLINE_S:g}", f"local.steps={STEPS}")
+    run = toys.launch(
+        "protection=sealed",
+        "rounds.count=3",
+        "rounds.minimum=3",
+        f"rounds.deadline_s={DEADLINE_S:g}",
+        f"local.steps={STEPS}",
+    )
     watch = toys.watch(run)
     watch.until(_asked(1))
     leftovers.wait_busy(home)
@@ -61,7 +67,7 @@ def test_an_agent_killed_mid_round_is_missed_by_the_deadline_and_takes_part_agai
 def test_a_worker_killed_in_training_is_a_failed_reply_and_the_run_goes_on(toys: Toys) -> None:
     toys.wait_online("anna", "bert", "carl")
     home = toys.site_home("bert")
-    run = toys.launch("rounds.count=2", "rounds.minimum=2", f"local.steps={STEPS}")
+    run = toys.launch("protection=sealed", "rounds.count=2", "rounds.minimum=2", f"local.steps={STEPS}")
     watch = toys.watch(run)
     watch.until(_asked(1))
     leftovers.wait_busy(home).kill()
@@ -100,7 +106,7 @@ def _hang(toys: Toys, *overrides: str) -> tuple[str, dict[str, Any], dict[str, A
     with ExitStack() as held:
         # While anna's worker does not answer the plan, no round opens: carl's is held when it is sure to be idle.
         with leftovers.stopped(*leftovers.workers(toys.site_home("anna"))):
-            run = toys.launch("rounds.count=4", "local.steps=5", *overrides)
+            run = toys.launch("protection=sealed", "rounds.count=4", "local.steps=5", *overrides)
             watch = toys.watch(run)
             watch.until(lambda event: (event["kind"], event.get("site")) == ("reply", "carl"))
             held.enter_context(leftovers.stopped(*leftovers.workers(toys.site_home("carl"))))
