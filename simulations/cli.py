@@ -61,7 +61,9 @@ def demo(
     if value.privacy.epsilon_max is not None:
         claim = f"ε = {output.epsilon(value.privacy.epsilon_max)} per {value.privacy.unit}"
         console.print(f"privacy: {claim}, δ = {value.privacy.delta:g}")
-    else:
+    if (sums := value.privacy.site) is not None:
+        console.print(f"privacy in the sums: ε = {output.epsilon(sums.epsilon)} per site, δ = {sums.delta:g}")
+    if value.privacy.epsilon_max is None and sums is None:
         console.print("privacy: none; this run makes no claim")
     if value.release_refused:
         console.print(f"no release: {value.release_refused}")
