@@ -57,7 +57,8 @@ def test_kill_minus_nine_of_the_server_mid_run_leaves_no_child(pair: Toys) -> No
 def test_ctrl_c_at_launch_an_agent_and_the_server(pair: Toys) -> None:
     task = pair.directory / "toy.yaml"
     launched = pair.popen(
-        "launch", f"task_file={task}", "release=none", "privacy=none", "protection=sealed", "rounds.count=1000", "local.steps=1500",
+        "launch", f"task_file={task}", "release=none", "privacy=none", "protection=sealed", "rounds.count=1000",
+        "local.steps=1500",
         home=pair.home,
     )  # fmt: skip
     assert launched.stdout is not None
