@@ -6,6 +6,7 @@ the weights. With privacy every site weighs 1: how many windows it has would be 
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,9 @@ from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.server.replies import Expected, Shape
 
 LOSS_BOUND: Final = 1e4
+WINDOWS_MAX: Final = 2.0**30  # of one site
+FINE: Final = 2.0**20  # steps that a window's part, at most 1, is told in
+COUNTS: Final = 4.0  # the same of histograms, which count
 DELTA: Final = "delta/"
 WEIGHT: Final = "weight"
 LOSS: Final = "loss"
@@ -85,11 +89,22 @@ def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: i
 
 def _field(plan: RoundPlan, name: str, shape: Shape) -> Field:
     weighted = plan.privacy.mode == "none"
-    most = float(plan.protection.examples_max)
     if name.startswith(DELTA):
         return Field(name=name, shape=shape, bound=plan.protection.bound, weighted=weighted)
     if name == WEIGHT:
         return Field(name=name, shape=shape, bound=1.0, weighted=weighted)
     if name == LOSS:
         return Field(name=name, shape=shape, bound=LOSS_BOUND, weighted=weighted, wide=True)
-    return Field(name=name, shape=shape, bound=most, wide=name.startswith(_COUNTED))
+    wide = name.startswith(_COUNTED)
+    return Field(name=name, shape=shape, bound=_most(plan, wide), wide=wide)
+
+
+def _most(plan: RoundPlan, wide: bool) -> float:
+    """The bound of a sum over one site's windows: as many as its grid can still count finely, so that none is cut.
+
+    A site with more windows than the bound would send a sum and a count that do not fit each other.
+    """
+    sites = plan.protection.sites
+    steps = (fixedpoint.LIMIT // sites - 1) * (2.0 ** fixedpoint.low_bits(sites) if wide else 1.0)
+    room = min(WINDOWS_MAX, steps / (FINE if wide else COUNTS))
+    return max(float(plan.protection.examples_max), 2.0 ** math.floor(math.log2(room)))

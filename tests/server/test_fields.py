@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_without_privacy_updates_weigh_their_windows() -> None:
     found = [(item.name, item.bound, item.weighted, item.wide) for item in terms.fields]
     assert found == [
         ("delta/w", 8.0, True, False),
-        ("evaluation/count", 16.0, False, True),
+        ("evaluation/count", 2.0**30, False, True),
         ("loss", 1e4, True, True),
         ("weight", 1.0, True, False),
     ]
@@ -79,8 +80,23 @@ def test_noise_in_the_sum_is_that_of_the_plan() -> None:
 def test_sums_that_nothing_weighs(purpose: Any, name: str, wide: bool) -> None:
     terms = fields.manifest(plan(), purpose, Expected(required={name: (2, 3)}))
     (item,) = terms.fields
-    assert (item.shape, item.bound, item.weighted, item.wide) == ((2, 3), 16.0, False, wide)
+    # Four sites: 2^31 / 4 steps, times 2^29 of the low word. A quarter of a count, a millionth of a window's part.
+    assert (item.shape, item.bound, item.weighted, item.wide) == ((2, 3), 2.0 ** (30 if wide else 26), False, wide)
     assert terms.examples_max == 0
+
+
+@pytest.mark.parametrize("sites", [3, 64, 100, 1000, 100_000])
+def test_a_site_with_very_many_windows_sends_sums_that_fit_each_other(sites: int) -> None:
+    made = dataclasses.replace(plan(), protection=dataclasses.replace(PROTECTION, sites=sites, examples_max=1 << 16))
+    expected = Expected(required={"statistics/count": (1,), "statistics/sum": (1,)})
+    terms = fields.manifest(made, "statistics", expected)
+    windows = 3e6 if sites < 1000 else 6e4
+    sent: list[tuple[float, dict[str, Any]]] = [
+        (1.0, {"statistics/count": np.array([windows]), "statistics/sum": np.array([windows / 3])})
+    ] * min(sites, 10)
+    found = fields.decode(made, terms, total(terms, sent), min(sites, 10))
+    np.testing.assert_allclose(found["statistics/count"], windows * min(sites, 10), rtol=1e-6)
+    np.testing.assert_allclose(found["statistics/sum"], windows / 3 * min(sites, 10), rtol=1e-6)
 
 
 @given(sites=st.lists(st.tuples(st.integers(1, 16), st.floats(-8, 8), st.floats(-100, 100)), min_size=1, max_size=4))
