@@ -71,14 +71,18 @@ def complete_threshold(sites: int, colluding: int) -> int:
 def sparse(sites: int, *, corrupt: float, dropped: float, sigma: int = SIGMA, eta: int = ETA) -> tuple[int, int]:
     """The smallest even k, with its t: n·P[corrupt neighbours ≥ t] < 2^-σ and n·P[live neighbours < t] < 2^-η.
 
+    Whatever is declared, t is a majority of the neighbours, a lost site's key can be rebuilt (t ≤ k), and the graph
+    hangs together without the corrupt and the lost but for 2^-σ: a part of it would be a sum of its own.
+
     Raises:
         ConfigError: no k up to 254 does it.
     """
     bad, live = round(corrupt * sites), math.floor((1.0 - dropped) * sites)
     for k in range(2, min(sites - 1, HOLDERS_MAX - 1) + 1, 2):
         enemies, friends = _mass(sites - 1, bad, k), _mass(sites - 1, live, k)
-        threshold = next(t for t in range(1, k + 2) if sites * sum(enemies[t:]) < 2.0**-sigma)
-        if sites * sum(friends[:threshold]) < 2.0**-eta:
+        threshold = next(t for t in range(k // 2 + 1, k + 2) if sites * sum(enemies[t:]) < 2.0**-sigma)
+        whole = sites**2 / 2 * _all_among(k, bad + sites - live, sites) < 2.0**-sigma
+        if whole and threshold <= k and sites * sum(friends[:threshold]) < 2.0**-eta:
             return k, threshold
     raise ConfigError(
         f"{sites} sites of which {corrupt:.0%} collude and {dropped:.0%} drop out",
@@ -107,6 +111,14 @@ def _around(order: Sequence[bytes], neighbours: int, place: int) -> tuple[bytes,
         return tuple(sorted((*order[:place], *order[place + 1 :])))
     half = neighbours // 2
     return tuple(sorted(order[(place + step) % len(order)] for step in range(-half, half + 1) if step))
+
+
+def _all_among(places: int, marked: int, sites: int) -> float:
+    """P[that many given sites are all among the marked ones].
+
+    On a ring with k / 2 neighbours on either side, whatever cuts it in two takes k / 2 sites in a row, twice.
+    """
+    return math.prod((marked - place) / (sites - place) for place in range(places)) if places <= marked else 0.0
 
 
 def _mass(population: int, marked: int, draws: int) -> list[float]:

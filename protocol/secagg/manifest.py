@@ -23,6 +23,7 @@ SCHEMA: Final = "fedsite.secagg/1"
 WORDS_MAX: Final = 1 << 28
 SITES_MAX: Final = 100_000
 FIELDS_MAX: Final = 100_000
+SHARE_MIN: Final = 0.05  # of corrupt and of lost sites: a server that declares none would get a ring of two neighbours
 COHORT_MIN: Final = 2  # below there is nothing to hide in; policy asks for 3 unless the operator says otherwise
 NOISE_STEPS: Final = 2.0**14  # σ of one site's noise in grid steps, at most: a table of it takes 0.3 s, once
 NOISE_STEPS_MIN: Final = 0.5
@@ -53,8 +54,8 @@ class Terms:
             )
         for name in ("corrupt", "dropped"):
             value = getattr(self, name)
-            if not 0.0 <= value <= 0.5:
-                raise DocumentError(f"{name} is {value}", allowed="0 to 0.5")
+            if not SHARE_MIN <= value <= 0.5:
+                raise DocumentError(f"{name} is {value}", allowed=f"{SHARE_MIN} to 0.5")
 
     def size(self, sites: int) -> graph.Size:
         """The graph for a cohort of this many sites.

@@ -107,7 +107,15 @@ def test_different_u2_to_different_sites() -> None:
 
 def test_terms_that_would_hide_nothing() -> None:
     """No field of the manifest sets a ring, a mask or a threshold; what would weaken them is refused."""
-    for bad in ({"min_cohort": 1}, {"min_survivors": 1}, {"min_survivors": 4}, {"colluding": 2}, {"corrupt": 0.9}):
+    for bad in (
+        {"min_cohort": 1},
+        {"min_survivors": 1},
+        {"min_survivors": 4},
+        {"colluding": 2},
+        {"corrupt": 0.9},
+        {"corrupt": 0.0},
+        {"dropped": 0.01},
+    ):
         refused(FedsiteError, lambda bad=bad: Terms(**bad))
     cohort = Cohort(3)
     text = cohort.manifest.encode()

@@ -42,6 +42,34 @@ def meets(sites: int, k: int, t: int) -> bool:
     return bool(sites * enemies.sf(t - 1) < 2.0**-40 and sites * lost < 2.0**-30)
 
 
+@pytest.mark.parametrize("sites", [101, 300, 1000])
+@pytest.mark.parametrize("corrupt", [0.05, 0.1])
+@pytest.mark.parametrize("dropped", [0.05, 0.1, 0.2])
+def test_a_graph_whose_numbers_somebody_made_up(sites: int, corrupt: float, dropped: float) -> None:
+    """A server that declares as few corrupt and lost sites as it may gets no threshold of 1, no ring of two."""
+    k, t = graph.sparse(sites, corrupt=corrupt, dropped=dropped)
+    assert k // 2 < t <= k
+    assert k >= 12
+    assert t >= 7
+
+
+def test_a_ring_falls_apart_where_half_its_neighbours_are_gone_twice() -> None:
+    """Ten sites, k = 4: without two in a row at two places the rest is in two parts; fewer gone leave it whole."""
+    order = [bytes([number]) * 16 for number in range(10)]
+    near = graph.neighbours(order, 4)
+    for gone, parts in (({0, 1, 5, 6}, 2), ({0, 1, 5}, 1), ({0, 2, 5, 7}, 1)):
+        left = {site for number, site in enumerate(order) if number not in gone}
+        found = 0
+        while left:
+            found, reached = found + 1, {left.pop()}
+            while reached:
+                reached = {other for one in reached for other in near[one] if other in left}
+                left -= reached
+        assert found == parts
+    assert graph._all_among(2, 3, 10) == pytest.approx(3 / 10 * 2 / 9)
+    assert graph._all_among(4, 3, 10) == 0.0
+
+
 @given(st.integers(3, 40), st.integers(1, 19))
 def test_neighbours_are_mutual(sites: int, half: int) -> None:
     order = graph.ring(b"session", [bytes([number]) * 16 for number in range(sites)])
