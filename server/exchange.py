@@ -229,7 +229,8 @@ class _Asking:
     @property
     def _phase(self) -> dict[str, str]:
         question = self._question
-        return {"phase": question.kind} | ({} if question.purpose is None else {"purpose": question.purpose})
+        found: dict[str, str] = {"phase": question.kind}
+        return found if question.purpose is None else {**found, "purpose": question.purpose}
 
     def _as_late(self, site: SiteLink) -> Late:
         return Late(site_id=site.site_id, site=site.name, phase=self._question.kind, round=self._question.round)

@@ -63,7 +63,20 @@ def test_each_site_paid_what_was_promised_and_its_own_ledger_agrees(ran: tuple[F
     assert own.code == 0, own.stderr
     text = json.dumps(own.value)
     assert run["run_id"] in text
-    assert result["sites"][0]["windows"] is None  # how much data a site has is private
+    assert "windows" not in result["sites"][0]  # how much data a site has is private
+
+
+def test_the_server_learned_sums_and_no_single_update(ran: tuple[Federation, dict[str, Any]]) -> None:
+    running, run = ran
+    assert run["result"]["protection"] == "secagg"
+    sums = run["result"]["secagg"]["sums"]
+    purposes = [found["purpose"] for found in sums]
+    assert purposes == ["train"] * ROUNDS  # at these sizes, noised statistics and histograms would say nothing
+    assert {(found["outcome"], found["survivors"]) for found in sums} == {("opened", len(SITES))}
+    events = [json.loads(line) for line in running.cli("runs", "watch", "latest", "--json").stdout.splitlines()]
+    asked = {event["phase"] for event in events if event["kind"] == "asked"}
+    assert asked >= {"share", "train", "unmask"}
+    assert "advertise" not in asked  # keys rode ahead on what was sent before
 
 
 def test_every_site_verified_and_installed_the_release(ran: tuple[Federation, dict[str, Any]]) -> None:
