@@ -31,7 +31,7 @@ def test_every_task_has_a_plan_that_both_ends_read(name: str) -> None:
 
 def test_the_first_example_is_the_default() -> None:
     found = settings.compose([])
-    assert (found.task, found.protection.mode) == ("pump", "sealed")
+    assert (found.task, found.protection.mode) == ("pump", "secagg")
     assert (found.privacy.mode, found.privacy.epsilon) == ("sample", 8.0)  # sites refuse a run without privacy
 
 
