@@ -1,7 +1,7 @@
 """Secure aggregation: against flwr's own client functions, against the machine's limit, and whole rounds.
 
-Both sides do the same work in turns, and what they make is compared (secagg_flower.py). A whole round is all of a sum
-but its transport, at 100 and 1,000 sites with 0, 10 and 20 % of them lost after the share stage (secagg_rounds.py).
+Both sides do the same work in turns, and what they make is compared (sums/flower.py). A whole round is all of a sum
+but its transport, at 100 and 1,000 sites with 0, 10 and 20 % of them lost after the share stage (sums/rounds.py).
 Times are medians on the clock; beside them the processor's, which a busy machine bends less.
 
     python tests/benchmarks/secagg.py            everything (about ten minutes)
@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks.secagg_flower import mask_path, share_stage
-from tests.benchmarks.secagg_rounds import limit, whole_round
+from tests.benchmarks.sums.flower import mask_path, share_stage
+from tests.benchmarks.sums.rounds import limit, whole_round
 
 REPETITIONS = 5
 WORDS = 4_000_000

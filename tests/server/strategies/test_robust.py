@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
 from fedsite.protocol.errors import ConfigError, PolicyError, RefusalCode
+from fedsite.server.question import Result
+from fedsite.server.rounds import RoundState, Rules
 from fedsite.server.strategies import collected, registry
 from fedsite.server.strategies.krum import Krum, multi_krum, scores
 from fedsite.server.strategies.median import Median
 from fedsite.server.strategies.strategy import Strategy, Update
 from fedsite.server.strategies.trimmed_mean import TrimmedMean, cut
+from fedsite.server.training import _aggregated
 
 PARAMS = {
     "a": np.array([[1.0], [2.0]], dtype=np.float32),
@@ -143,6 +146,21 @@ def test_too_few_updates_are_a_clear_refusal(strategy: Strategy) -> None:
     assert caught.value.refusal is RefusalCode.COHORT
     aggregator.add(update(99, [1.0, 2.0, 3.0]))
     assert _flat(aggregator.result().delta).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_round_with_too_few_updates_is_abandoned_by_name() -> None:
+    """What the round loop makes of the refusal: an abandoned round with the strategy's reason, and no aggregate."""
+    state = RoundState(number=1, attempt=1, rules=Rules(minimum=2, deadline_s=1.0), opened_at=0.0, outcome="completed")
+    aggregator = Krum().aggregator(Krum().init(PARAMS), TRAINED)
+    for number in range(4):
+        aggregator.add(update(number, [1.0, 2.0, 3.0]))
+    result, found = _aggregated(Result(state=state, seconds=1.0, answers={}), aggregator)
+    assert (result.state.outcome, found) == ("abandoned", None)
+    assert result.state.reason.startswith("4 updates, at least 5: krum with byzantine=1")
+    aggregator.add(update(4, [1.0, 2.0, 3.0]))
+    result, found = _aggregated(Result(state=state, seconds=1.0, answers={}), aggregator)
+    assert result.state.outcome == "completed"
+    assert found is not None
 
 
 @pytest.mark.parametrize("strategy", ROBUST, ids=lambda one: type(one).__name__)

@@ -20,7 +20,7 @@ from fedsite.protocol.errors import IntegrityError
 from fedsite.protocol.secagg import fixedpoint, masking, site, wire
 from fedsite.protocol.secagg.masking import Mask
 from fedsite.protocol.secagg.wire import OPENED_BYTES
-from tests.benchmarks.secagg_cohort import EXAMPLES, Clock, Cohort, update
+from tests.benchmarks.sums.cohort import EXAMPLES, Clock, Cohort, update
 
 SAMPLED = 7
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

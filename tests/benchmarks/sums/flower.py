@@ -35,7 +35,7 @@ from flwr.supercore.primitives.asymmetric import (
 from fedsite.protocol.errors import IntegrityError
 from fedsite.protocol.secagg import agreement, context, fixedpoint, masking, site
 from fedsite.protocol.secagg.masking import Mask
-from tests.benchmarks.secagg_cohort import EXAMPLES, NO_MODEL, Cohort, complete_up_to, update
+from tests.benchmarks.sums.cohort import EXAMPLES, NO_MODEL, Cohort, complete_up_to, update
 
 RING = 1 << 32
 CLIP, STEPS = 8.0, 1 << 22  # flwr's defaults
