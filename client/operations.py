@@ -63,18 +63,18 @@ class Operations:
         Arguments: `unit`, `spent` ([noise, rate, steps] each), `delta`; blob `plan`. `run` and `epsilon` (with what was
         spent) are at `delta`, `claim` is at the plan's own.
         """
-        from fedsite.client import work
+        from fedsite.client import prices
         from fedsite.privacy import accounting, distributed
 
         plan, unit = _plan(blobs["plan"]), str(arguments["unit"])
         delta, claimed = float(arguments["delta"]), plan.privacy.claim(unit).delta
         before = from_values(arguments["spent"])
         if unit == SITE:
-            spends = work.site_spends(plan)
+            spends = prices.site_spends(plan)
             claim = distributed.equivalent_epsilon(spends, claimed)
             run, together = (distributed.equivalent_epsilon(some, delta) for some in (spends, [*before, *spends]))
         else:
-            spends = work.spends(plan)
+            spends = prices.spends(plan)
             claim = accounting.epsilon(spends, claimed, plan.privacy.accountant)
             run, together = (accounting.epsilon(some, delta) for some in (spends, [*before, *spends]))
         return pipe.Message(header={"spends": as_values(spends), "run": run, "claim": claim, "epsilon": together})

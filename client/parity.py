@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.client import work
+from fedsite.client import judging
 from fedsite.models import metrics
 from fedsite.protocol.errors import PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
@@ -28,11 +28,11 @@ def sums(plan: RoundPlan, data: SiteData, graph: bytes, normalisation: Normalisa
     task, scorer = read_task(plan.task), Scorer(graph)
 
     def judged(windows: Windows) -> NDArray[np.floating]:
-        return work.judged(task, windows, scorer.predict(windows.x))
+        return judging.judged(task, windows, scorer.predict(windows.x))
 
-    holdout = work.scaled(data.holdout, task, normalisation)
+    holdout = judging.scaled(data.holdout, task, normalisation)
     reference = None
     if task.metric.name == "f1_at_threshold":
-        reference = judged(work.scaled(data.train, task, normalisation))
-    found = metrics.sums(task.metric, judged(holdout), holdout.y, scale=work.label_scale(task), reference=reference)
+        reference = judged(judging.scaled(data.train, task, normalisation))
+    found = metrics.sums(task.metric, judged(holdout), holdout.y, scale=judging.label_scale(task), reference=reference)
     return {f"parity/{name}": array for name, array in found.items()}

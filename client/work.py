@@ -2,28 +2,24 @@
 
 Pure functions of plan, data, weights and a source of randomness. Whatever depends on data and leaves a site leaves
 through here (the list is `privacy/released.py`). With `privacy=sample` each answer is one Gaussian mechanism, or the
-steps of DP-SGD; `spends` says what they cost. With `privacy=site` a site is one unit of every sum, and what is returned
-here gets its clipping and its part of the noise on the grid of the sum (client/noise.py).
+steps of DP-SGD (client/prices.py says what they cost). With `privacy=site` a site is one unit of every sum; what is
+returned here gets its clipping and its part of the noise on the grid of the sum (client/noise.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.models import sum_noise
+from fedsite.client.judging import judged, label_scale, predict, scaled
 from fedsite.privacy import mechanisms, sampling
-from fedsite.privacy.accounting import Spend
 from fedsite.privacy.sampling import Source
-from fedsite.privacy.spending import evaluations, spends_of
 from fedsite.protocol.errors import ConfigError, PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
-from fedsite.telemetry import loading
 from fedsite.telemetry import statistics as sums
 from fedsite.telemetry.dataset import SiteData, Windows
 from fedsite.telemetry.statistics import Normalisation
@@ -33,32 +29,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Values = dict[str, NDArray[np.generic]]
-
-BATCH = 2048  # windows predicted at once
-
-
-def spends(plan: RoundPlan) -> list[Spend]:
-    """Everything one site noises by itself over the whole run, per window or entity; empty where it does not."""
-    privacy = plan.privacy
-    if not privacy.sample_level:
-        return []
-    found = spends_of(
-        noise_multiplier=privacy.noise_multiplier,
-        sampling_rate=plan.local.sampling_rate,
-        steps=plan.local.steps,
-        rounds=plan.rounds.count,
-        statistics_noise=privacy.statistics_noise,
-        evaluation_noise=privacy.evaluation_noise,
-        evaluations=evaluations(plan.rounds.count, plan.rounds.evaluate_every),
-        calibration_noise=privacy.calibration_noise if plan.release.enabled else 0.0,
-    )
-    return list(found)
-
-
-def site_spends(plan: RoundPlan) -> list[Spend]:
-    """Everything of one site that is in sums over the whole run, per site; empty where these are not noised."""
-    judged = evaluations(plan.rounds.count, plan.rounds.evaluate_every)
-    return list(sum_noise.spends(plan, rounds=plan.rounds.count, evaluations=judged))
 
 
 def statistics(plan: RoundPlan, data: SiteData, source: Source, *, simulated: bool = False) -> Values:
@@ -236,36 +206,6 @@ def build(plan: RoundPlan, task: Task) -> nn.Module:
     return catalog.build(
         plan.model.name, plan.model.options, time=time, features=features, outputs=task.outputs, seed=plan.seed
     )
-
-
-def scaled(windows: Windows, task: Task, normalisation: Normalisation) -> Windows:
-    """As the model takes them; a float label becomes [windows, target]."""
-    found = loading.normalise(windows, normalisation.mean, normalisation.scale, label_scale=label_scale(task))
-    if found.y.dtype.kind == "f" and found.y.ndim == 1:
-        return replace(found, y=found.y[:, None])
-    return found
-
-
-def judged(task: Task, windows: Windows, output: NDArray[np.float32]) -> NDArray[np.floating]:
-    """What the metric takes: the output, or how far a reconstruction is from its window [windows]."""
-    from fedsite.models import metrics
-
-    return metrics.anomaly_score(windows.x, output) if task.loss == "reconstruction" else output
-
-
-def label_scale(task: Task) -> float:
-    """Label units per unit of output."""
-    return float(task.label.scale or 1.0)
-
-
-def predict(module: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The model's output for normalised windows, in order."""
-    import torch
-
-    module.eval()
-    with torch.no_grad():
-        parts = [module(torch.from_numpy(x[start : start + BATCH])).numpy() for start in range(0, len(x), BATCH)]
-        return np.concatenate(parts) if parts else module(torch.zeros((1, *x.shape[1:]))).numpy()[:0]
 
 
 def _evaluation(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsite.client import work
+from fedsite.client import prices
 from fedsite.models import metrics
 from fedsite.privacy.accounting import group_epsilon
 from fedsite.protocol import documents, weights
@@ -167,7 +167,7 @@ def _privacy(plan: RoundPlan, result: Mapping[str, Any], sites: Mapping[str, Sit
         delta=privacy.delta,
         epsilon_max=result["privacy"]["epsilon_max"] if own else None,
         group=group,
-        group_epsilon=None if group is None else group_epsilon(work.spends(plan), privacy.delta, group),
+        group_epsilon=None if group is None else group_epsilon(prices.spends(plan), privacy.delta, group),
         site=_site_claim(plan, result),
         limits=LIMITS if privacy.mode != "none" else (),
     )

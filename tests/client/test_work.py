@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsite.client import work
+from fedsite.client import judging, prices, work
 from fedsite.models import calibration, catalog, export, metrics, vector
 from fedsite.privacy.accounting import Spend
 from fedsite.privacy.errors import PrivacyError
@@ -122,7 +122,7 @@ def test_evaluation_judges_the_incoming_model():
     alone = work.evaluate(plan(), site(), weights(), SAME, SystemRandom())
     assert {name: found[name].tolist() for name in alone} == {name: array.tolist() for name, array in alone.items()}
     data = site().holdout
-    predicted = work.predict(module(), data.x)[:, 0] * 10.0
+    predicted = judging.predict(module(), data.x)[:, 0] * 10.0
     rmse = math.sqrt(float(np.mean(np.minimum(np.abs(predicted - data.y), 10.0) ** 2)))
     sums = {name.removeprefix("evaluation/"): array for name, array in alone.items()}
     assert metrics.value(read_task(TASK).metric, sums) == pytest.approx(rmse, rel=1e-5)
@@ -253,8 +253,8 @@ def test_weights_of_another_model_are_refused():
 
 
 def test_the_whole_run_is_priced():
-    assert work.spends(plan()) == []
-    priced = work.spends(
+    assert prices.spends(plan()) == []
+    priced = prices.spends(
         plan(private(statistics_noise=5.0, evaluation_noise=7.0, calibration_noise=9.0), count=4, evaluate_every=2)
     )
     assert set(priced) == {
@@ -263,7 +263,7 @@ def test_the_whole_run_is_priced():
         Spend(noise_multiplier=7.0, steps=2),
         Spend(noise_multiplier=9.0),
     }
-    assert work.spends(plan(private())) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
+    assert prices.spends(plan(private())) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
 
 
 def per_site(mode: str = "site", **more) -> RoundPlan:
@@ -309,10 +309,10 @@ def test_nothing_that_has_no_noise_is_read_for_a_sum():
 
 def test_two_claims_have_two_prices():
     both = per_site("both")
-    assert work.spends(both) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
-    (sums,) = work.site_spends(both)
+    assert prices.spends(both) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
+    (sums,) = prices.site_spends(both)
     assert (sums.sampling_rate, sums.steps) == (1.0, 3)
     assert 2.9 < sums.noise_multiplier < 3.0
-    assert work.spends(per_site()) == work.site_spends(plan(private())) == []
+    assert prices.spends(per_site()) == prices.site_spends(plan(private())) == []
     asked = per_site(statistics_noise=5.0, evaluation_noise=7.0, calibration_noise=9.0)
-    assert sorted(spend.steps for spend in work.site_spends(asked)) == [1, 1, 3, 3]
+    assert sorted(spend.steps for spend in prices.site_spends(asked)) == [1, 1, 3, 3]
