@@ -70,7 +70,7 @@ def table(mechanism: Mechanism, variance: float) -> Table:
     if not SIGMA_MIN <= sigma <= SIGMA_MAX:
         raise PrivacyError(
             f"integer noise of {sigma:g} steps", allowed=f"{SIGMA_MIN:g} to {SIGMA_MAX:g} steps",
-            next_step="change protection.scale",
+            next_step="another privacy.site.noise_multiplier, or another protection.sites",
         )  # fmt: skip
     last = math.ceil(SIGMAS * sigma) + 60
     masses = _skellam(Fraction(variance), last) if mechanism == "skellam" else _gaussian(variance, last)

@@ -63,7 +63,7 @@ def complete_threshold(sites: int, colluding: int) -> int:
         raise ConfigError(
             f"{colluding} colluding of {sites} sites",
             allowed="0 to sites − 2, of at least 2 sites",
-            next_step="lower protection.colluding or ask more sites",
+            next_step="lower protection.terms.colluding, or ask more sites",
         )
     return threshold
 
@@ -87,7 +87,7 @@ def sparse(sites: int, *, corrupt: float, dropped: float, sigma: int = SIGMA, et
     raise ConfigError(
         f"{sites} sites of which {corrupt:.0%} collude and {dropped:.0%} drop out",
         allowed="shares that leave an honest majority among a site's neighbours",
-        next_step="lower protection.corrupt or protection.dropped",
+        next_step="lower protection.terms.corrupt or protection.terms.dropped",
     )
 
 
