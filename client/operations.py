@@ -63,21 +63,21 @@ class Operations:
         Arguments: `unit`, `spent` ([noise, rate, steps] each), `delta`; blob `plan`. `run` and `epsilon` (with what was
         spent) are at `delta`, `claim` is at the plan's own.
         """
-        from fedsite.client import prices
+        from fedsite.models import spends
         from fedsite.privacy import accounting, distributed
 
         plan, unit = _plan(blobs["plan"]), str(arguments["unit"])
         delta, claimed = float(arguments["delta"]), plan.privacy.claim(unit).delta
         before = from_values(arguments["spent"])
         if unit == SITE:
-            spends = prices.site_spends(plan)
-            claim = distributed.equivalent_epsilon(spends, claimed)
-            run, together = (distributed.equivalent_epsilon(some, delta) for some in (spends, [*before, *spends]))
+            priced = spends.in_sums(plan, spends.whole(plan))
+            claim = distributed.equivalent_epsilon(priced, claimed)
+            run, together = (distributed.equivalent_epsilon(some, delta) for some in (priced, [*before, *priced]))
         else:
-            spends = prices.spends(plan)
-            claim = accounting.epsilon(spends, claimed, plan.privacy.accountant)
-            run, together = (accounting.epsilon(some, delta) for some in (spends, [*before, *spends]))
-        return pipe.Message(header={"spends": as_values(spends), "run": run, "claim": claim, "epsilon": together})
+            priced = spends.own(plan, spends.whole(plan))
+            claim = accounting.epsilon(priced, claimed, plan.privacy.accountant)
+            run, together = (accounting.epsilon(some, delta) for some in (priced, [*before, *priced]))
+        return pipe.Message(header={"spends": as_values(priced), "run": run, "claim": claim, "epsilon": together})
 
     def prepare(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Check that the model can be built and the data meets the contract; nothing of the data leaves."""

@@ -2,7 +2,7 @@
 
 Pure functions of plan, data, weights and a source of randomness. Whatever depends on data and leaves a site leaves
 through here (the list is `privacy/released.py`). With `privacy=sample` each answer is one Gaussian mechanism, or the
-steps of DP-SGD (client/prices.py says what they cost). With `privacy=site` a site is one unit of every sum; what is
+steps of DP-SGD (models/spends.py says what they cost). With `privacy=site` a site is one unit of every sum; what is
 returned here gets its clipping and its part of the noise on the grid of the sum (client/noise.py).
 """
 

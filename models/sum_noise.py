@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -106,23 +106,6 @@ def equivalent(privacy: PrivacyPlan, protection: ProtectionPlan, noise: float, w
             honest=honest,
             dimensions=words,
         )
-    )
-
-
-def spends(
-    plan: RoundPlan, *, rounds: int, evaluations: int, statistics: bool = True, calibrated: bool = True
-) -> tuple[Spend, ...]:
-    """Everything a site has in sums when it takes part in so many rounds and evaluations; empty without such noise."""
-    if not plan.privacy.site_level:
-        return ()
-    counts: Iterable[tuple[Purpose, int]] = (
-        ("train", rounds), ("statistics", int(statistics)), ("evaluate", evaluations),
-        ("calibrate", int(calibrated and plan.release.enabled)),
-    )  # fmt: skip
-    return tuple(
-        spend(plan, purpose, count=count)
-        for purpose, count in counts
-        if count and multiplier(plan.privacy, purpose) > 0
     )
 
 

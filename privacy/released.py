@@ -19,7 +19,7 @@ class Released:
     when: str  # instruction that asks for it
     bound: str  # what one privacy unit can change, under privacy
     mechanism: str  # under privacy; `NOT_PRIVATE` where nothing hides it
-    charge: str  # what `client.prices` counts; "none" for constants and for what is not private
+    charge: str  # what `models.spends` counts; "none" for constants and for what is not private
 
 
 TABLE = (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fedsite.models import spends
 from fedsite.protocol import ids, instants, shape, weights
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import (
@@ -22,7 +23,7 @@ from fedsite.protocol.plan import (
 )
 from fedsite.protocol.secagg.manifest import Terms
 from fedsite.server import feasible, forecast, pricing
-from fedsite.server.pricing import Run
+from fedsite.server.pricing import given
 from fedsite.server.settings import LaunchSettings, absolute
 from fedsite.server.strategies import registry
 from fedsite.telemetry.errors import TelemetryError
@@ -91,7 +92,6 @@ def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float],
     )
     rounds = _rounds(settings, int(recommended["rounds"]), feasible.least_sites(protection, strategy))
     model, initial, trained = _model(settings, task)
-    run = Run(local=local, rounds=rounds, release=release, protection=protection, parameters=model.parameters)
     draft = RoundPlan(
         federation=federation,
         run_id=ids.ulid(clock),
@@ -107,11 +107,11 @@ def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float],
         seed=settings.seed,
     )
     feasible.check(draft, task, sites)
-    privacy = pricing.solved(settings.privacy, draft.privacy, recommended, given(settings.local), run)
+    privacy = pricing.solved(settings.privacy, draft, recommended, given(settings.local))
     draft = dataclasses.replace(draft, privacy=privacy)
-    cost = pricing.cost(draft, task, run, initial, trained)
+    cost = pricing.cost(draft, task, initial, trained)
     plan = RoundPlan.parse(dataclasses.replace(draft, cost=cost).encode())
-    group, group_epsilon = _group(task, plan, run)
+    group, group_epsilon = _group(task, plan)
     return Planned(
         plan=plan, task=task, initial=initial, trained=trained, enrolled=sites, group=group,
         group_epsilon=group_epsilon,
@@ -159,15 +159,6 @@ def recommendation(task: Task, *, private: bool) -> dict[str, Any]:
     return found
 
 
-def given(settings: Any) -> dict[str, Any]:
-    """The fields of a settings section that were set."""
-    return {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) is not None
-    }
-
-
 def _model(settings: LaunchSettings, task: Task) -> tuple[ModelPlan, weights.Arrays, tuple[str, ...]]:
     import torch
 
@@ -193,11 +184,11 @@ def _model(settings: LaunchSettings, task: Task) -> tuple[ModelPlan, weights.Arr
     return model, initial, trained
 
 
-def _group(task: Task, plan: RoundPlan, run: Run) -> tuple[int | None, float | None]:
-    """What a window-level claim says about one reading (PRIVACY.md rule 1)."""
+def _group(task: Task, plan: RoundPlan) -> tuple[int | None, float | None]:
+    """What a window-level claim says about one reading (docs/privacy.md)."""
     privacy = plan.privacy
     if not privacy.sample_level or privacy.unit != "window" or task.overlap <= 1:
         return None, None
     from fedsite.privacy.accounting import group_epsilon
 
-    return task.overlap, group_epsilon(pricing.own_spends(privacy, run), privacy.delta, task.overlap)
+    return task.overlap, group_epsilon(spends.own(plan, spends.whole(plan)), privacy.delta, task.overlap)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedsite.models.spends import Asked
 from fedsite.protocol.plan import SITE, RoundPlan
 from fedsite.server import spent
 from fedsite.server.link import SiteLink
 from fedsite.server.question import Result
 from fedsite.server.rounds import Ignored
 from fedsite.server.runs import RESULT_SCHEMA
-from fedsite.server.spent import Asked
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from fedsite.models import spends
+from fedsite.models.spends import Asked
 from fedsite.protocol.plan import SITE, RoundPlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What one site was asked for that leaves it noised."""
-
-    trained: int
-    evaluated: int
-    statistics: bool
-    calibrated: bool
 
 
 def epsilons(plan: RoundPlan, asked: Asked) -> dict[str, float]:
     """ε by privacy unit: of the plan's window or entity, and of the site in the sums."""
-    found = {}
-    if plan.privacy.sample_level:
-        found[str(plan.privacy.unit)] = _sample(plan, asked)
-    if plan.privacy.site_level:
-        found[SITE] = _sums(plan, asked)
+    from fedsite.privacy.accounting import epsilon
+    from fedsite.privacy.distributed import equivalent_epsilon
+
+    privacy, found = plan.privacy, {}
+    if privacy.sample_level:
+        found[str(privacy.unit)] = epsilon(spends.own(plan, asked), privacy.delta, privacy.accountant)
+    if privacy.site_level:
+        noised = spends.in_sums(plan, asked)
+        found[SITE] = equivalent_epsilon(noised, privacy.site.delta) if noised else 0.0
     return found
 
 
@@ -58,35 +53,3 @@ def claim(plan: RoundPlan, spent: dict[str, float]) -> dict[str, Any]:
         "accountant": privacy.accountant,
     }
     return {**sample, "site": site} if privacy.site_level else sample
-
-
-def _sample(plan: RoundPlan, asked: Asked) -> float:
-    from fedsite.privacy.accounting import epsilon
-    from fedsite.privacy.spending import spends_of
-
-    privacy = plan.privacy
-    spends = spends_of(
-        noise_multiplier=privacy.noise_multiplier,
-        sampling_rate=plan.local.sampling_rate,
-        steps=plan.local.steps,
-        rounds=asked.trained,
-        statistics_noise=privacy.statistics_noise if asked.statistics else 0.0,
-        evaluation_noise=privacy.evaluation_noise,
-        evaluations=asked.evaluated,
-        calibration_noise=privacy.calibration_noise if asked.calibrated else 0.0,
-    )
-    return epsilon(spends, privacy.delta, privacy.accountant)
-
-
-def _sums(plan: RoundPlan, asked: Asked) -> float:
-    from fedsite.models import sum_noise
-    from fedsite.privacy.distributed import equivalent_epsilon
-
-    spends = sum_noise.spends(
-        plan,
-        rounds=asked.trained,
-        evaluations=asked.evaluated,
-        statistics=asked.statistics,
-        calibrated=asked.calibrated,
-    )
-    return equivalent_epsilon(spends, plan.privacy.site.delta) if spends else 0.0

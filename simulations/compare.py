@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsite.client import prices
-from fedsite.models import metrics
+from fedsite.models import metrics, spends
 from fedsite.privacy.accounting import group_epsilon
 from fedsite.protocol import documents, weights
 from fedsite.protocol.plan import LocalPlan, RoundPlan
@@ -34,7 +33,7 @@ PHASES = {
 }
 LIMITS = (
     "DP noise is drawn in floating point from the system's generator and snapped to a grid; "
-    "the exactness of a discrete sampler is not claimed.",
+    "the exactness of a discrete sampler is not claimed.",  # of a site's own noise; that of sums is exact
     "Timing, message sizes and whether a site took part are not covered.",
 )
 
@@ -97,8 +96,8 @@ def _figures(
     number, federated, normalisation = _checkpoint(files["checkpoints"][-1])
     if number == 0:
         return None
-    # A seed of a private run says nothing of its noise; here it only repeats the baselines' batches.
-    local = plan.local if plan.privacy.mode == "none" else plain_local(plan, task)
+    # What suits a noised step does not suit a plain one; noise in a sum leaves a site's steps plain.
+    local = plain_local(plan, task) if plan.privacy.sample_level else plan.local
     return baselines.measure(plan, local, sites, initial, federated, normalisation, tell=tell)
 
 
@@ -167,14 +166,16 @@ def _privacy(plan: RoundPlan, result: Mapping[str, Any], sites: Mapping[str, Sit
         delta=privacy.delta,
         epsilon_max=result["privacy"]["epsilon_max"] if own else None,
         group=group,
-        group_epsilon=None if group is None else group_epsilon(prices.spends(plan), privacy.delta, group),
+        group_epsilon=None
+        if group is None
+        else group_epsilon(spends.own(plan, spends.whole(plan)), privacy.delta, group),
         site=_site_claim(plan, result),
-        limits=LIMITS if privacy.mode != "none" else (),
+        limits=(LIMITS if own else LIMITS[1:]) if privacy.mode != "none" else (),
     )
 
 
 def _site_claim(plan: RoundPlan, result: Mapping[str, Any]) -> SiteClaim | None:
-    found, terms = result["privacy"]["site"], plan.protection.terms
+    found = result["privacy"]["site"]
     if found is None or found["epsilon_max"] is None:
         return None
     return SiteClaim(
@@ -182,7 +183,7 @@ def _site_claim(plan: RoundPlan, result: Mapping[str, Any]) -> SiteClaim | None:
         delta=found["delta"],
         epsilon=found["epsilon_max"],
         mechanism=found["mechanism"],
-        honest=terms.min_survivors - terms.colluding,
+        honest=plan.protection.terms.honest,
     )
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsite.client import judging, prices, work
+from fedsite.client import judging, work
 from fedsite.models import calibration, catalog, export, metrics, vector
-from fedsite.privacy.accounting import Spend
 from fedsite.privacy.errors import PrivacyError
 from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError, IntegrityError, PolicyError
@@ -252,20 +251,6 @@ def test_weights_of_another_model_are_refused():
         work.train_round(plan(), site(), other, SAME, False, SystemRandom(), 1)
 
 
-def test_the_whole_run_is_priced():
-    assert prices.spends(plan()) == []
-    priced = prices.spends(
-        plan(private(statistics_noise=5.0, evaluation_noise=7.0, calibration_noise=9.0), count=4, evaluate_every=2)
-    )
-    assert set(priced) == {
-        Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=8),
-        Spend(noise_multiplier=5.0),
-        Spend(noise_multiplier=7.0, steps=2),
-        Spend(noise_multiplier=9.0),
-    }
-    assert prices.spends(plan(private())) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
-
-
 def per_site(mode: str = "site", **more) -> RoundPlan:
     noised = {"noise_multiplier": 1.0} if mode == "both" else {}
     found = plan()
@@ -305,14 +290,3 @@ def test_nothing_that_has_no_noise_is_read_for_a_sum():
     assert work.statistics(per_site(), site(), SystemRandom()) == {}
     with pytest.raises(PolicyError, match="evaluation"):
         work.evaluate(per_site(), site(), weights(), SAME, SystemRandom())
-
-
-def test_two_claims_have_two_prices():
-    both = per_site("both")
-    assert prices.spends(both) == [Spend(noise_multiplier=1.0, sampling_rate=0.5, steps=6)]
-    (sums,) = prices.site_spends(both)
-    assert (sums.sampling_rate, sums.steps) == (1.0, 3)
-    assert 2.9 < sums.noise_multiplier < 3.0
-    assert prices.spends(per_site()) == prices.site_spends(plan(private())) == []
-    asked = per_site(statistics_noise=5.0, evaluation_noise=7.0, calibration_noise=9.0)
-    assert sorted(spend.steps for spend in prices.site_spends(asked)) == [1, 1, 3, 3]

@@ -1,13 +1,14 @@
-"""Noise in sums: what each kind of value is clipped to, and what a run costs a site, against the bounds themselves."""
+"""Noise in sums: what each kind of value is clipped to, and its price, against the bounds themselves."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 
-from fedsite.models import calibration, metrics, sum_noise
+from fedsite.models import calibration, metrics, spends, sum_noise
 from fedsite.privacy.distributed import SumRelease, equivalent_epsilon, rounded_norm, sums_epsilon
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import (
@@ -47,7 +48,6 @@ def plan(**changes: Any) -> RoundPlan:
 def test_without_noise_in_sums_fields_stay_as_they_are() -> None:
     fields = (Field(name="delta/w", shape=(3,), bound=4.0, weighted=True),)
     assert sum_noise.noised(plan(privacy=PrivacyPlan()), fields) == (fields, ())
-    assert sum_noise.spends(plan(privacy=PrivacyPlan()), rounds=4, evaluations=4) == ()
 
 
 def test_each_kind_of_value_has_its_own_clip() -> None:
@@ -109,17 +109,8 @@ def test_the_price_is_never_below_the_sums_own_epsilon() -> None:
         assert math.sqrt(4 * grid.variance) / grid.scale == pytest.approx(noise[0].clip * noise[0].multiplier)
         releases.append((release, counts[purpose]))
     exact = sums_epsilon(releases, 1e-5)
-    charged = equivalent_epsilon(sum_noise.spends(found, rounds=4, evaluations=3), 1e-5)
+    charged = equivalent_epsilon(spends.in_sums(found, dataclasses.replace(spends.whole(found), evaluated=3)), 1e-5)
     assert exact <= charged < 1.02 * exact
-
-
-def test_only_what_is_asked_costs() -> None:
-    quiet = plan(privacy=PrivacyPlan(mode="both", noise_multiplier=1.0, site=SitePrivacyPlan(noise_multiplier=3.0)))
-    (only,) = sum_noise.spends(quiet, rounds=4, evaluations=4)
-    assert only.steps == 4
-    assert 2.9 < only.noise_multiplier < 3.0
-    assert len(sum_noise.spends(plan(), rounds=4, evaluations=4)) == 4
-    assert len(sum_noise.spends(plan(), rounds=4, evaluations=0, statistics=False, calibrated=False)) == 1
 
 
 def test_more_colluding_sites_need_more_noise_of_each() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fedsite.models import sum_noise
+from fedsite.models import spends
 from fedsite.privacy.distributed import equivalent_epsilon
 from fedsite.protocol import weights
 from fedsite.server import forecast, planning, stage_bytes
@@ -71,8 +71,8 @@ def test_two_claims_are_two_lines() -> None:
     assert found["site_privacy"]["adjacency"] == "zero-out"
     assert found["site_privacy"]["colluding"] == 0
     assert (privacy.statistics_noise, privacy.evaluation_noise, privacy.calibration_noise) == (0.0, 0.0, 0.0)
-    spends = sum_noise.spends(planned.plan, rounds=2, evaluations=2)
-    assert equivalent_epsilon(spends, 1e-5) == pytest.approx(found["site_epsilon"])
+    priced = spends.in_sums(planned.plan, spends.whole(planned.plan))
+    assert equivalent_epsilon(priced, 1e-5) == pytest.approx(found["site_epsilon"])
 
 
 def test_how_much_noise_a_mean_would_hold() -> None:
