@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import SMALL_NOISES
@@ -19,6 +19,10 @@ class SitePrivacySettings:
     clip: float | None = None
     noise_multiplier: float | None = None
     mechanism: str | None = None
+
+
+_OWN: Final = ("epsilon", "noise_multiplier", "delta", "clip", "batch", "unit", "accountant")  # of a site's own noise
+_IN_SUMS: Final = tuple(item.name for item in dataclasses.fields(SitePrivacySettings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +53,18 @@ class PrivacySettings:
         return self.mode in ("site", "both")
 
     def __post_init__(self) -> None:
-        own = {name: getattr(self, name) for name in ("epsilon", "noise_multiplier", "delta", "clip", "batch", "unit")}
-        sums = {name: getattr(self.site, name) for name in _names(SitePrivacySettings)}
         if self.sample_level:
-            _one(own["epsilon"], own["noise_multiplier"], "privacy", self.mode)
+            _one(self.epsilon, self.noise_multiplier, "privacy", self.mode)
         else:
-            _none(own, "privacy", self.mode, "privacy.site." if self.mode == "site" else "")
+            _none({name: getattr(self, name) for name in _OWN}, "privacy", self.mode, ("sample", "both"))
         if self.site_level:
-            _one(sums["epsilon"], sums["noise_multiplier"], "privacy.site", self.mode)
+            _one(self.site.epsilon, self.site.noise_multiplier, "privacy.site", self.mode)
         else:
-            _none(sums, "privacy.site", self.mode, "privacy." if self.mode == "sample" else "")
+            sums = {name: getattr(self.site, name) for name in _IN_SUMS}
+            _none(sums, "privacy.site", self.mode, ("site", "both"))
+        if self.mode == "none":
+            small = {name: getattr(self, name) or None for name in SMALL_NOISES}
+            _none(small, "privacy", self.mode, ("sample", "site"))
         if self.mode == "both":
             for name in SMALL_NOISES:
                 if getattr(self, name):
@@ -95,10 +101,6 @@ class ProtectionSettings:
     retries: int | None = None
 
 
-def _names(kind: type) -> list[str]:
-    return [item.name for item in dataclasses.fields(kind)]
-
-
 def _one(epsilon: float | None, noise: float | None, where: str, mode: str) -> None:
     """Exactly one of target and noise is given."""
     if (epsilon is None) == (noise is None):
@@ -109,23 +111,31 @@ def _one(epsilon: float | None, noise: float | None, where: str, mode: str) -> N
         )
 
 
-def _none(given: dict[str, Any], where: str, mode: str, instead: str) -> None:
-    """Nothing is set that this mode does not have."""
+def _none(given: dict[str, Any], where: str, mode: str, modes: tuple[str, str]) -> None:
+    """Nothing is set that only these other modes have: it would be dropped without a word.
+
+    Raises:
+        ConfigError: something is; the modes that have it, or this mode's own setting of that name.
+    """
     for name, value in given.items():
         if value is None:
             continue
-        if instead and name not in _names(SitePrivacySettings if instead.endswith("site.") else PrivacySettings):
-            raise ConfigError(f"{where}.{name} is {value} with privacy={mode}", allowed="privacy=sample or both")
-        if instead:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        found, allowed = f"{where}.{name} is {text} with privacy={mode}", f"privacy={' or '.join(modes)}"
+        if mode == "none":
+            other = f"{modes[0]} protection=secagg" if modes[0] == "site" else modes[0]
+            raise ConfigError(found, allowed=allowed, next_step=_launch(other, where, name, text))
+        if name in _OWN and name in _IN_SUMS:
+            own = "privacy" if where == "privacy.site" else "privacy.site"
             raise ConfigError(
-                f"{where}.{name} is {value} with privacy={mode}",
-                allowed=f"{instead}{name}, or privacy=both, which has two claims",
-                next_step=f"fedsite launch privacy={mode} {instead}{name}={value}",
+                found,
+                allowed=f"{own}.{name}, or privacy=both, which has two claims",
+                next_step=_launch(mode, own, name, text),
             )
-        if name == "epsilon":
-            other = "site protection=secagg" if where.endswith("site") else "sample"
-            raise ConfigError(
-                f"{where}.epsilon is {value} with privacy=none",
-                allowed="an epsilon with privacy=sample, site or both",
-                next_step=f"fedsite launch privacy={other} {where}.epsilon={value:g}",
-            )
+        raise ConfigError(found, allowed=allowed, next_step=f"leave {where}.{name} out")
+
+
+def _launch(mode: str, where: str, name: str, value: str) -> str:
+    """A command that means it; a group brings an ε, which noise is given instead of."""
+    instead = f"{where}.epsilon=null " if name == "noise_multiplier" else ""
+    return f"fedsite launch privacy={mode} {instead}{where}.{name}={value}"

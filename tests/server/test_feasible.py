@@ -90,6 +90,17 @@ def test_a_metric_without_bound_has_no_scale(tmp_path: Path) -> None:
         ((*SITE, "privacy.site.delta=0.1"), "delta is 0.1 for 10 sites", ""),
         (("privacy=sample", "privacy.site.epsilon=4"), "privacy.site.epsilon is 4", "privacy.epsilon=4"),
         (("privacy=none", "privacy.site.epsilon=4"), "privacy=none", "privacy=site protection=secagg"),
+        (
+            ("privacy=none", "privacy.site.noise_multiplier=1"),
+            "privacy.site.noise_multiplier is 1",
+            "site.epsilon=null",
+        ),
+        (("privacy=none", "privacy.clip=2"), "privacy.clip is 2", "privacy=sample privacy.clip=2"),
+        (("privacy=none", "privacy.noise_multiplier=1"), "privacy.noise_multiplier is 1", "privacy.epsilon=null"),
+        (("privacy=none", "privacy.unit=window"), "privacy.unit is window", "privacy=sample privacy.unit=window"),
+        (("privacy=none", "privacy.accountant=rdp"), "privacy.accountant is rdp", "privacy=sample"),
+        (("privacy=none", "privacy.statistics_noise=4"), "statistics_noise is 4 with privacy=none", "privacy=sample"),
+        (("privacy=sample", "privacy.site.mechanism=skellam"), "mechanism is skellam", "leave privacy.site.mechanism"),
         (("privacy=both", "privacy.statistics_noise=20"), "privacy=both", "privacy=sample"),
         (("privacy=both", "privacy.evaluation_noise=20"), "privacy.evaluation_noise is 20", "privacy=site"),
     ],
@@ -100,6 +111,26 @@ def test_privacy_that_could_not_be_meant(overrides: tuple[str, ...], found: str,
     assert found in str(caught.value)
     assert instead in caught.value.next_step
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("mode", "override", "modes"),
+    [
+        ("sample", "privacy.site.mechanism=skellam", "privacy=site or both"),
+        ("site", "privacy.batch=64", "privacy=sample or both"),
+        ("none", "privacy.delta=0.001", "privacy=sample or both"),
+        ("none", "privacy.site.delta=0.001", "privacy=site or both"),
+        ("none", "privacy.evaluation_noise=4", "privacy=sample or site"),
+    ],
+)
+def test_a_setting_names_the_modes_that_have_it(mode: str, override: str, modes: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        asked(f"privacy={mode}", override)
+    assert caught.value.allowed == modes
+
+
+def test_no_noise_where_nothing_is_noised_says_nothing_new() -> None:
+    assert asked("privacy=none", "privacy.statistics_noise=0", "privacy.calibration_noise=null").privacy.mode == "none"
 
 
 def test_a_plan_that_somebody_else_made_is_refused_too() -> None:
