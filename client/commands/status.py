@@ -90,8 +90,9 @@ def budget(directory: Path, alerts: list[dict[str, str]]) -> dict[str, Any]:
         except FedsiteError as error:
             alerts.append(alert("budget", "error", error.found, error.next_step))
             return value
-        value["finished"] = sum(entry.finished is not None for entry in entries)
-        value["open"] = len(entries) - value["finished"]
+        unfinished = {entry.run_id for entry in entries if entry.finished is None}  # a run has one for each unit
+        value["open"] = len(unfinished)
+        value["finished"] = len({entry.run_id for entry in entries} - unfinished)
     return value
 
 

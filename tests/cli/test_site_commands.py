@@ -176,6 +176,12 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     assert "federation.json" in broken.stderr
 
 
+def runs_in_status(home: Path) -> tuple[int, int]:
+    """Open and finished runs, as `fedsite status` counts them."""
+    found = json.loads(fedsite(home, "status", "--json").stdout)["budget"]
+    return found["open"], found["finished"]
+
+
 def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
     from fedsite.client.budget import Budget
     from fedsite.privacy.accounting import Spend
@@ -192,6 +198,7 @@ def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
     budget.close()
     before = json.loads(fedsite(tmp_path, "privacy", "--json").stdout)
     assert before["runs"][0]["state"] == "open"
+    assert runs_in_status(tmp_path) == (1, 0)  # of two units, and one run
     sums, windows = before["sources"]
     assert (sums["unit"], windows["unit"]) == ("site", "window")
     assert sums["epsilon"] > windows["epsilon"] > 0  # the same spends, by the bound for sums and by the tighter one
@@ -199,6 +206,7 @@ def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
     assert (wrong.returncode, f"did you mean {run_id}?" in wrong.stderr) == (2, True)
     after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id, "--json").stdout)
     assert [run["state"] for run in after["runs"]] == ["finished", "finished"]
+    assert runs_in_status(tmp_path) == (0, 1)
     assert [source["left"] for source in after["sources"]] == [after["epsilon_max"]] * 2
 
 
