@@ -1,10 +1,10 @@
 """The site's privacy budget: what every release has cost, over all runs, in a file that survives crashes.
 
-PRIVACY.md rule 7. A whole run is reserved before its data is read, each release is committed before it leaves, and
-what a finished run did not use is given back. Spends are kept by privacy unit and by data source, never by the name the
-centre gave the task: a renamed task inherits what its data has already paid. A run that promises something to two units
-(windows, and sites) has an entry for each, and these are never added up. Nothing spent is ever deleted. A file that
-cannot be read or does not add up refuses everything (fails closed).
+A whole run is reserved before its data is read, each release is committed before it leaves, and what a finished run
+did not use is given back. Spends are kept by privacy unit and by data source, never by the name the centre gave the
+task: a renamed task inherits what its data has already paid. A run that promises something to two units (windows, and
+sites) has an entry for each, and these are never added up. Nothing spent is ever deleted. A file that cannot be read
+or does not add up refuses everything (fails closed).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Source(Protocol):
 
 
 class SystemRandom:
-    """The operating system's generator: the only source a real site draws noise from (PRIVACY.md rule 2)."""
+    """The operating system's generator: the only source a real site draws noise from (docs/privacy.md)."""
 
     seeded = False
 

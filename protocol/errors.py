@@ -1,7 +1,7 @@
 """The one error tree: exit codes for people and scripts, refusal codes for the wire.
 
 A message holds the value found, the value allowed, and the next command to type. The text stays at the host that
-raised it: only a `RefusalCode` ever crosses the network (PRIVACY.md rule 3).
+raised it: only a `RefusalCode` ever crosses the network (docs/privacy.md).
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ class Header:
     round: int  # from 1; 0 for prepare and statistics
     attempt: int  # from 1
     plan_hash: str  # hex
-    model_hash: str = ""  # hex, of the weights in `model`; empty where there are none
-    run_key: str = ""  # base64 of the run's sealing key (sealing.PublicKey), empty when protection is none
+    model_hash: str = ""  # hex, of the weights in `model`, or of the graph to calibrate; empty where there are none
+    run_key: str = ""  # base64 of the run's sealing key (sealing.PublicKey); empty unless protection is sealed
     expires: str = ""  # RFC 3339; answers after this are not counted
     body: dict[str, Any] = field(default_factory=dict)
     blobs: dict[str, str] = field(default_factory=dict)  # name -> SHA-256 hex

@@ -63,7 +63,7 @@ class SitePrivacyPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyPlan:
-    """Differential privacy (PRIVACY.md): at each site (`sample`), in the sum (`site`), or both. `none` prints no ε.
+    """Differential privacy, docs/privacy.md: at each site (`sample`), in the sum (`site`), or both. `none` has no ε.
 
     With `sample` every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard
     deviation divided by the L2 sensitivity of what it hides, `epsilon` the composition of all of them over the whole
@@ -235,7 +235,7 @@ class RoundPlan:
     rounds: RoundsPlan
     release: ReleasePlan = field(default_factory=ReleasePlan)
     cost: CostPlan = field(default_factory=CostPlan)
-    seed: int = 0  # initial weights only; never a site's noise (PRIVACY.md rule 2)
+    seed: int = 0  # initial weights only; never a site's noise (docs/privacy.md)
 
     def __post_init__(self) -> None:
         if self.privacy.site_level and self.protection.mode != "secagg":

@@ -78,7 +78,7 @@ def read_values(
         frame: the reply.
         reply: its header.
         asked: the header of the instruction it answers.
-        key: the run's key; None in protection mode none.
+        key: the run's key; None unless protection is sealed.
         expected: what the values must be.
         without: names of blobs that were read by `read_raw`.
 

@@ -105,6 +105,7 @@ class RunDirectory:
                 rounds=plan.rounds.count,
                 privacy=plan.privacy.mode,
                 epsilon=plan.cost.epsilon,
+                site_epsilon=plan.cost.site_epsilon,
                 protection=plan.protection.mode,
                 parameters=plan.model.parameters,
             )

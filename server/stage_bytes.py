@@ -1,6 +1,6 @@
 """Bytes of a round of secure aggregation, for one site and by stage, before anybody is asked.
 
-Source: SECURE_AGGREGATION.md, stages; protocol.secagg.wire for what travels in each.
+Source: docs/protocol.md, secure aggregation; protocol.secagg.wire for what travels in each.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def demo(
         typer.Argument(
             metavar="[KEY=VALUE]...",
             help="task=NAME task_file=FILE data.path=FILE sites=N seed=S out=DIR keep=true, and what `launch` takes: "
-            "privacy=none|sample privacy.epsilon=8 rounds.count=N …",
+            "privacy=sample|site|both|none protection=secagg|sealed|none privacy.epsilon=8 rounds.count=N …",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,

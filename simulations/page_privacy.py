@@ -32,7 +32,7 @@ def spend(report: Report) -> str:
     """The section on ε."""
     privacy = report.privacy
     if privacy.epsilon_max is None and privacy.site is None:
-        return "<section><h2>Privacy</h2><p>This run was <b>not private</b>: the updates are encrypted on their way, but what the model learned of a single record is not bounded. Run with <code>privacy=sample privacy.epsilon=8</code> for a claim.</p></section>"
+        return "<section><h2>Privacy</h2><p>This run was <b>not private</b>: what the model learned of a single record is not bounded. Run with <code>privacy=sample privacy.epsilon=8</code> for a claim.</p></section>"
     limits = "".join(f"<li>{escape(limit)}</li>" for limit in privacy.limits)
     parts = [_own_noise(report) if privacy.epsilon_max is not None else "", _noise_in_sums(privacy.site)]
     return f"<section><h2>Privacy spend</h2>{''.join(parts)}{f'<ul>{limits}</ul>' if limits else ''}</section>"

@@ -43,4 +43,4 @@ class SiteData:
     features: tuple[str, ...]  # names along the last axis of x
     minimum: NDArray[np.float32]  # [feature] public lower bound, from the schema's ranges (never from the data)
     maximum: NDArray[np.float32]  # [feature] public upper bound
-    overlap: int  # windows that share one reading: the group size of a window-level claim (PRIVACY.md rule 1)
+    overlap: int  # windows that share one reading: the group size of a window-level claim (docs/privacy.md)

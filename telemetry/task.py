@@ -113,7 +113,7 @@ class Task:
 
     @property
     def overlap(self) -> int:
-        """Most windows that one reading can be part of, label included (PRIVACY.md rule 1)."""
+        """Most windows that one reading can be part of, label included (docs/privacy.md)."""
         window = self.window
         span = window.length
         if window.gap.policy != "drop":

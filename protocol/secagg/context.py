@@ -20,7 +20,7 @@ class Attempt:
     run_id: str  # ULID
     round: int
     attempt: int
-    manifest_hash: bytes  # 32 bytes; the manifest names the purpose, so prepare and train never share a session
+    manifest_hash: bytes  # 32 bytes; the manifest names the purpose, so statistics and train never share a session
 
     @property
     def adv_ctx(self) -> bytes:
