@@ -23,10 +23,10 @@ from fedsite.client.secure import Sums
 from fedsite.client.secure_store import SumStore
 from fedsite.client.settings import Settings
 from fedsite.client.site import Site
-from fedsite.client.store import Outbox
+from fedsite.client.store import Outbox, terms_of
 from fedsite.protocol import instants, messages, signing
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
-from fedsite.protocol.messages import Frame, Header
+from fedsite.protocol.messages import NEXT, Frame, Header
 from fedsite.protocol.plan import RoundPlan
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Handler:
     def _carry_out(self, header: Header, frame: Frame) -> Frame:
         """Do what is asked, then make keys for the sum to come, where one is named."""
         if header.kind in ("install", "finish"):
-            if "next" in {*frame.blobs, *header.body}:
+            if NEXT in {*frame.blobs, *header.body}:
                 raise DocumentError(f"a sum to come after {header.kind}", allowed="none: the run is over")
             return self._sign(header, frame, {}, self._ended(header))
         plan = self._plan(header, frame)
@@ -158,7 +158,7 @@ class Handler:
             return protect(self._releases.values(header, plan, blobs), header, plan.protection)
         turn = self._sums.turn(header, frame)
         if turn.kept.vector:
-            self._sums.check_again(turn, self._outbox.values(header, turn.manifest.hash.hex()))
+            self._sums.check_again(turn, self._outbox.values(header, terms_of(header, turn.manifest)))
         return self._sums.masked(turn, self._releases.values(header, plan, blobs, turn.manifest))
 
     def _ended(self, header: Header) -> dict[str, Any]:

@@ -14,15 +14,14 @@ from fedsite.client.secure_store import Place
 from fedsite.client.site import Site
 from fedsite.protocol import certified, ids
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
-from fedsite.protocol.keys import VerifyKey
-from fedsite.protocol.messages import STAGES, Frame, Header, Purpose
+from fedsite.protocol.keys import SIGNATURE_BYTES, VerifyKey
+from fedsite.protocol.messages import NEXT, STAGES, Frame, Header, Purpose
 from fedsite.protocol.secagg import wire
 from fedsite.protocol.secagg.advert import Roster
+from fedsite.protocol.secagg.context import NO_MODEL
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.site import SHARE_BYTES, SiteState
 
-NO_MODEL = bytes(32)
-_SIGNATURE_BYTES = 64
 _MOST = 1_000_000  # of a header's round and attempt
 
 Sites = tuple[bytes, ...]
@@ -63,7 +62,7 @@ def place_of_next(header: Header, purpose: Purpose) -> Place:
     Raises:
         DocumentError: the body does not say which, or an `advertise` says another than its header.
     """
-    value = header.body.get("next")
+    value = header.body.get(NEXT)
     number, attempt = (value.get("round"), value.get("attempt")) if isinstance(value, dict) else (None, None)
     if type(number) is not int or type(attempt) is not int or not (0 <= number <= _MOST and 1 <= attempt <= _MOST):
         raise DocumentError("body.next names no sum", allowed="round and attempt")
@@ -79,7 +78,7 @@ def manifest_of(frame: Frame) -> Manifest:
     Raises:
         DocumentError: not a manifest, or not the one way to write it: its hash is of these bytes.
     """
-    data = blob(frame, "next")
+    data = blob(frame, NEXT)
     manifest = Manifest.parse(data)
     if manifest.encode() != data:
         raise DocumentError("a manifest that is not in canonical form", allowed="the bytes that its hash is of")
@@ -144,7 +143,7 @@ def confirmed_of(frame: Frame, state: SiteState) -> tuple[Sites, Mapping[bytes, 
     roster = roster_of(state)
     packed, rest = _split(frame, roster)
     signed, rest = wire.split(rest, len(packed), "a set of who confirmed")
-    signatures = wire.unpack_items(rest, wire.unpack_set(signed, roster.sites), _SIGNATURE_BYTES, "confirmations")
+    signatures = wire.unpack_items(rest, wire.unpack_set(signed, roster.sites), SIGNATURE_BYTES, "confirmations")
     return wire.unpack_set(packed, roster.sites), signatures
 
 

@@ -19,6 +19,7 @@ from fedsite.client.worker import Operation
 from fedsite.privacy.sampling import Source
 from fedsite.protocol import weights
 from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
+from fedsite.protocol.messages import DELTA
 from fedsite.protocol.plan import SITE, RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.dataset import SiteData
@@ -199,7 +200,7 @@ def _checked(blobs: Mapping[str, bytes]) -> tuple[RoundPlan, Task, dict[str, np.
     module = work.build(plan, task)
     vector.load(module, model)
     if "manifest" in blobs:
-        shapes = {terms.DELTA + name: model[name].shape for name in vector.trainable(module, plan.model.trainable)}
+        shapes = {DELTA + name: model[name].shape for name in vector.trainable(module, plan.model.trainable)}
         terms.check_deltas(Manifest.parse(blobs["manifest"]), shapes)
     return plan, task, model
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.client import noise
-from fedsite.client.terms import WEIGHT, ZERO
+from fedsite.client.terms import ZERO
 from fedsite.protocol import sealing
 from fedsite.protocol.errors import RefusalCode, TrustError
-from fedsite.protocol.messages import Header, ReplyHeader
+from fedsite.protocol.messages import WEIGHT, Header, ReplyHeader
 from fedsite.protocol.plan import ProtectionPlan
 from fedsite.protocol.secagg import fixedpoint
 from fedsite.protocol.secagg.manifest import Manifest

@@ -23,12 +23,12 @@ from fedsite.client.site import Site
 from fedsite.protocol import ids, signing
 from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.keys import VerifyKey
-from fedsite.protocol.messages import Frame, Header
+from fedsite.protocol.messages import NEXT, Frame, Header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import site as machine
 from fedsite.protocol.secagg import wire
 from fedsite.protocol.secagg.advert import Roster
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.site import SiteState
 
@@ -85,7 +85,7 @@ class Sums:
             TrustError: this site has opened that sum, or gone past it (`replayed`).
             PolicyError, IntegrityError: as `terms.check`.
         """
-        if header.kind != "advertise" and "next" not in {*frame.blobs, *header.body}:
+        if header.kind != "advertise" and NEXT not in {*frame.blobs, *header.body}:
             return None
         manifest = incoming.manifest_of(frame)
         terms.check(manifest, plan, limit=limit)
@@ -117,7 +117,7 @@ class Sums:
         if kept.instruction != instruction:
             roster = Roster.parse(incoming.blob(frame, "roster"), most=kept.state.manifest.sites)
             identities = incoming.identities_of(frame, roster, self._site, self._clock())
-            model_hash = ids.hash_bytes(header.model_hash) if header.model_hash else incoming.NO_MODEL
+            model_hash = ids.hash_bytes(header.model_hash) if header.model_hash else NO_MODEL
             state, sealed = machine.share(kept.state, roster, identities, model_hash)
             kept = Kept(
                 state=state,
@@ -209,6 +209,12 @@ class Sums:
                 f"{place}, for which this site holds no keys",
                 allowed="a sum that it sent keys for, and no later one",
                 refusal=RefusalCode.REPLAYED,
+            )
+        if kept.state.manifest.plan_hash != header.plan_hash:
+            raise IntegrityError(
+                f"{place} was begun under another plan",
+                allowed="the plan its manifest names",
+                refusal=RefusalCode.PLAN_INVALID,
             )
         return place, kept, instruction
 

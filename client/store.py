@@ -20,7 +20,8 @@ from pathlib import Path
 
 from fedsite.protocol import documents, ids
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
-from fedsite.protocol.messages import Frame, Header
+from fedsite.protocol.messages import NEXT, Frame, Header
+from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.storage import private_directory, write_atomic
 
 KEEP_REPLIES = 2  # of each kind
@@ -31,7 +32,7 @@ _LENGTH = struct.Struct(">Q")
 _FINISHED = "finished"
 _CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
 _FLOOR = "floor"  # run id up to which runs that are not here are not begun
-_ASIDE = ("plan", "secagg", "next")  # what an instruction brings that its values do not depend on
+_ASIDE = ("plan", "secagg", NEXT)  # what an instruction brings that its values do not depend on
 _AFTER = ("install", "finish")  # what may still come when a run has ended
 
 
@@ -71,24 +72,24 @@ class Outbox:
             raise _replayed(header)
         return None
 
-    def values(self, header: Header, manifest: str = "") -> bytes | None:
+    def values(self, header: Header, terms: str = "") -> bytes | None:
         """The noised values released for an earlier attempt of the same work on the same model.
 
         Args:
             header: of the instruction.
-            manifest: hash of the manifest of their sum, which settles their grid; empty outside a secure sum.
+            terms: of the sum they are for (`terms_of`); empty outside a secure sum.
         """
         path = self.folder(header.run_id) / f"{_work(header)}.values"
         if not path.exists():
             return None
         digest, _, data = path.read_bytes().partition(b"\n")
-        return data if digest.decode("ascii") == _basis(header, manifest) else None
+        return data if digest.decode("ascii") == basis(header, terms) else None
 
-    def keep_values(self, header: Header, data: bytes, manifest: str = "") -> None:
+    def keep_values(self, header: Header, data: bytes, terms: str = "") -> None:
         """Keep released values: another attempt sends these again instead of paying for new ones."""
         folder = self.folder(header.run_id)
         private_directory(folder)
-        write_atomic(folder / f"{_work(header)}.values", _basis(header, manifest).encode("ascii") + b"\n" + data)
+        write_atomic(folder / f"{_work(header)}.values", basis(header, terms).encode("ascii") + b"\n" + data)
 
     def keep_reply(self, header: Header, frame: Frame) -> None:
         """Keep a reply, before it is sent; drop older ones of its kind, and values that no attempt will ask for."""
@@ -194,9 +195,25 @@ def decode(data: bytes) -> Frame:
     return Frame(header=parts[0], signature=parts[1], blobs=dict(zip(names, parts[3::2], strict=True)))
 
 
-def release_name(header: Header, values: bytes) -> str:
+def release_name(header: Header, values: bytes, terms: str = "") -> str:
     """What the budget knows a release by: the same vector again is one release, another one never passes for it."""
-    return f"{_work(header)}-{hashlib.sha256(values).hexdigest()}"
+    return f"{_work(header)}-{hashlib.sha256(terms.encode('ascii') + values).hexdigest()}"
+
+
+def failure_name(header: Header) -> str:
+    """What the budget knows it by that work failed: each attempt and each graph tells something of its own."""
+    return f"{_work(header)}-failed-{header.attempt}-{basis(header, '')}"
+
+
+def terms_of(header: Header, manifest: Manifest | None) -> str:
+    """What values for a sum depend on beside their instruction: its grid, and the attempt where the noise is the sum's.
+
+    A part of the noise is too little for its own values: masked again it would be in a second sum, against which the
+    first one's noise does not count. So each attempt draws its own, and is paid for.
+    """
+    if manifest is None:
+        return ""
+    return f"{manifest.hash.hex()}-{header.attempt}" if manifest.noise else manifest.hash.hex()
 
 
 def _kind(header: Header) -> str:
@@ -212,14 +229,14 @@ def _work(header: Header) -> str:
     return f"{header.round:06d}-{header.kind}"
 
 
-def _basis(header: Header, manifest: str) -> str:
+def basis(header: Header, terms: str) -> str:
     """What the values were computed from: the same work on other weights is new work, and is paid for again.
 
     Under whose masks they go, and which sum comes next, is no part of it.
     """
     blobs = {name: digest for name, digest in header.blobs.items() if name not in _ASIDE}
     body = {name: value for name, value in header.body.items() if name not in _ASIDE}
-    parts = [header.plan_hash, header.model_hash, blobs, body] + ([manifest] if manifest else [])
+    parts = [header.plan_hash, header.model_hash, blobs, body] + ([terms] if terms else [])
     return hashlib.sha256(documents.canonical(parts)).hexdigest()
 
 

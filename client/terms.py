@@ -11,13 +11,10 @@ from typing import Any
 
 from fedsite.models import sum_noise
 from fedsite.protocol.errors import DocumentError, IntegrityError, PolicyError, RefusalCode
-from fedsite.protocol.messages import Purpose
+from fedsite.protocol.messages import DELTA, LOSS, WEIGHT, Purpose
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 
-DELTA = "delta/"
-WEIGHT = "weight"
-LOSS = "loss"
 ZERO = ("evaluation/", "parity/")  # counts as zeros where a site has none
 
 # Names, or beginnings of names, of what a purpose sums; the second only without privacy.

@@ -19,6 +19,7 @@ from fedsite.client.judging import judged, label_scale, predict, scaled
 from fedsite.privacy import mechanisms, sampling
 from fedsite.privacy.sampling import Source
 from fedsite.protocol.errors import ConfigError, PolicyError, RefusalCode
+from fedsite.protocol.messages import DELTA, LOSS, WEIGHT
 from fedsite.protocol.plan import RoundPlan
 from fedsite.telemetry import statistics as sums
 from fedsite.telemetry.dataset import SiteData, Windows
@@ -128,10 +129,10 @@ def train_round(
             next_step=f"launch with local.learning_rate below {plan.local.learning_rate:g}",
         )
     for name, array in vector.delta(after, weights, names).items():
-        found[f"delta/{name}"] = array
-    found["weight"] = np.array([1.0 if private else float(trained.examples)])
+        found[DELTA + name] = array
+    found[WEIGHT] = np.array([1.0 if private else float(trained.examples)])
     if not private:
-        found["loss"] = np.array([trained.loss if math.isfinite(trained.loss) else 0.0])
+        found[LOSS] = np.array([trained.loss if math.isfinite(trained.loss) else 0.0])
     return found
 
 

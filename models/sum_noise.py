@@ -15,7 +15,7 @@ from fedsite.models import calibration, metrics
 from fedsite.privacy.accounting import Spend
 from fedsite.privacy.distributed import SumRelease, equivalent_multiplier, rounded_norm
 from fedsite.protocol.errors import ConfigError
-from fedsite.protocol.messages import Purpose
+from fedsite.protocol.messages import DELTA, Purpose
 from fedsite.protocol.plan import PrivacyPlan, ProtectionPlan, RoundPlan
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Noise
@@ -26,7 +26,7 @@ WORDS: Final = (
     1 << 16
 )  # statistics, evaluations and histograms are charged as if they had so many values, and have less
 PREFIXES: Final[dict[str, Purpose]] = {
-    "delta/": "train",
+    DELTA: "train",
     "statistics/": "statistics",
     "evaluation/": "evaluate",
     "calibration/": "calibrate",
@@ -74,7 +74,7 @@ def multiplier(privacy: PrivacyPlan, purpose: Purpose) -> float:
 
 def dimensions(plan: RoundPlan, prefix: str) -> int:
     """How many values a site charges for: what comes has at most so many, or is refused."""
-    return plan.model.parameters if prefix == "delta/" else WORDS
+    return plan.model.parameters if prefix == DELTA else WORDS
 
 
 def spend(plan: RoundPlan, purpose: Purpose, *, count: int = 1) -> Spend:
@@ -115,7 +115,7 @@ def _prefix(field: Field) -> str:
 
 def _clip(privacy: PrivacyPlan, task: Task, prefix: str, fields: Sequence[Field]) -> float:
     """The L2 norm that a site's part is clipped to: of its update as a whole, or one unit's share of the sums."""
-    if prefix == "delta/":
+    if prefix == DELTA:
         return privacy.site.clip
     if prefix == "statistics/":
         return unit_bound(len(task.feature_names))

@@ -12,6 +12,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +23,7 @@ from fedsite.protocol import ids, storage
 from fedsite.protocol.encoding import enc
 from fedsite.protocol.errors import TrustError
 
+SIGNATURE_BYTES: Final = 64  # of Ed25519
 _MAX_FILE = 16 << 10  # bytes
 _PLAIN = serialization.NoEncryption()
 

@@ -20,6 +20,10 @@ INSTRUCTION_SCHEMA: Final = "fedsite.instruction/1"
 REPLY_SCHEMA: Final = "fedsite.reply/1"
 
 Purpose = Literal["statistics", "train", "evaluate", "calibrate"]  # what a sum over the sites is of
+DELTA: Final = "delta/"  # begins the name of a trained parameter's update
+WEIGHT: Final = "weight"  # windows that an update counts for, 1 where their number is private
+LOSS: Final = "loss"  # of training
+NEXT: Final = "next"  # blob and body that ask for the keys of a sum to come
 Kind = Literal[
     "prepare",
     "statistics", "train", "evaluate", "calibrate",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fedsite.protocol.messages import Purpose
+from fedsite.protocol.messages import NEXT, Purpose
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.server import fields
@@ -17,7 +17,6 @@ from fedsite.server.link import SiteLink
 from fedsite.server.question import Answer, Question, Result, Upcoming
 from fedsite.server.replies import ADVERT
 
-NEXT = "next"
 _Place = tuple[int, Purpose, int]  # round, purpose, attempt
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fedsite.protocol import instants, signing
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame, Header, ReplyHeader, read_header
+from fedsite.protocol.messages import NEXT, Frame, Header, ReplyHeader, read_header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import rounds
@@ -221,7 +221,7 @@ class _Asking:
             FedsiteError: it is not what it must be.
         """
         question = self._question
-        raw = read_raw(frame, reply, question.sizes.get(reply.site_id, {}), next_sum="next" in question.blobs)
+        raw = read_raw(frame, reply, question.sizes.get(reply.site_id, {}), next_sum=NEXT in question.blobs)
         values = read_values(frame, reply, sent.asked, self._desk._run_key, question.expected, without=set(raw))
         if self._take is not None:
             self._take(Answer(site=sent.site, reply=reply, values=values, blobs=raw))

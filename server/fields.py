@@ -7,6 +7,7 @@ the weights. With privacy every site weighs 1: how many windows it has would be 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,20 +16,19 @@ from numpy.typing import NDArray
 from fedsite.models import sum_noise
 from fedsite.protocol import weights
 from fedsite.protocol.errors import IntegrityError, RefusalCode
-from fedsite.protocol.messages import Purpose
+from fedsite.protocol.messages import DELTA, LOSS, WEIGHT, Purpose
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import fixedpoint
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.server import evaluation
 from fedsite.server.replies import Expected, Shape
+from fedsite.telemetry.task import Task
 
 LOSS_BOUND: Final = 1e4
 WINDOWS_MAX: Final = 2.0**30  # of one site
 FINE: Final = 2.0**20  # steps that a window's part, at most 1, is told in
 COUNTS: Final = 4.0  # the same of histograms, which count
-DELTA: Final = "delta/"
-WEIGHT: Final = "weight"
-LOSS: Final = "loss"
 _COUNTED: Final = ("statistics/", "evaluation/", "parity/")  # sums over windows: many small things, large together
 
 
@@ -53,6 +53,25 @@ def manifest(plan: RoundPlan, purpose: Purpose, expected: Expected) -> Manifest:
         terms=protection.terms,
         noise=noise,
     )
+
+
+def train_values(
+    plan: RoundPlan, task: Task, arrays: Mapping[str, NDArray[np.generic]], trained: Sequence[str], *, evaluate: bool
+) -> Expected:
+    """What a round of training answers with.
+
+    Args:
+        plan: of the run.
+        task: its task.
+        arrays: the model's.
+        trained: names of those that are trained.
+        evaluate: whether the model that it trains from is evaluated too.
+    """
+    private = plan.privacy.mode != "none"
+    required, optional = evaluation.evaluation_shapes(task) if evaluate else ({}, {})
+    deltas = {DELTA + name: arrays[name].shape for name in trained}
+    own = {WEIGHT: (1,)} if private else {WEIGHT: (1,), LOSS: (1,)}
+    return Expected(required={**deltas, **own, **required}, optional=optional, weight=1.0 if private else None)
 
 
 def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: int) -> weights.Arrays:

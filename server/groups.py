@@ -15,13 +15,15 @@ import numpy as np
 
 from fedsite.protocol.encoding import sha256
 from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.keys import SIGNATURE_BYTES
+from fedsite.protocol.messages import Purpose
+from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import wire
 from fedsite.protocol.secagg.server import Sum
 from fedsite.protocol.secagg.site import SHARE_BYTES
 from fedsite.server.link import SiteLink
 
 THREADS_MAX: Final = 8  # more gain nothing: memory is the limit by then
-SIGNATURE_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Parcel:
 
 
 NOTHING: Final = Parcel({}, {})
+
+
+def most_groups(plan: RoundPlan, purpose: Purpose) -> int:
+    """Sums of their own that sites are cut into at most: strategies compare updates, and nothing else."""
+    return plan.protection.groups if purpose == "train" else 1
 
 
 @dataclass(slots=True, kw_only=True)

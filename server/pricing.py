@@ -12,6 +12,7 @@ from fedsite.privacy.distributed import equivalent_epsilon, solve_sum_multiplier
 from fedsite.privacy.errors import PrivacyError
 from fedsite.protocol import sealing, shape, weights
 from fedsite.protocol.errors import BudgetError, ConfigError
+from fedsite.protocol.messages import DELTA
 from fedsite.protocol.plan import SMALL_NOISES, CostPlan, PrivacyPlan, RoundPlan
 from fedsite.server import stage_bytes
 from fedsite.server.promises import PrivacySettings
@@ -84,7 +85,7 @@ def cost(plan: RoundPlan, task: Task, initial: weights.Arrays, trained: tuple[st
         stages = stage_bytes.of_round(plan, task, initial, trained, sites=plan.protection.sites, header=HEADER_BYTES)
         up, down = (sum(getattr(stage, name) for stage in stages) for name in ("bytes_up", "bytes_down"))
     else:
-        up = len(weights.encode({f"delta/{name}": initial[name] for name in trained})) + HEADER_BYTES
+        up = len(weights.encode({DELTA + name: initial[name] for name in trained})) + HEADER_BYTES
         if plan.protection.mode == "sealed":
             up += sealing.WRAPPED + sealing.TAG * (1 + up // sealing.CHUNK)
     return CostPlan(bytes_down=down, bytes_up=up, epsilon=own, site_epsilon=site)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedsite.protocol import sealing, weights
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
-from fedsite.protocol.messages import Frame, Header, ReplyHeader
+from fedsite.protocol.messages import WEIGHT, Frame, Header, ReplyHeader
 from fedsite.protocol.secagg import advert
 
 SEALED = "sealed"
@@ -117,8 +117,8 @@ def check(values: weights.Arrays, expected: Expected) -> None:
             raise IntegrityError(f"unexpected array {name!r:.80}", allowed="the arrays that were asked for")
         if value.shape != shape or value.dtype.kind != "f":
             raise IntegrityError(f"array {name} is {value.dtype} {list(value.shape)}", allowed=f"float {list(shape)}")
-    if "weight" in expected.required:
-        weight = float(values["weight"][0])
+    if WEIGHT in expected.required:
+        weight = float(values[WEIGHT][0])
         if expected.weight is not None and weight != expected.weight:
             raise IntegrityError(f"weight {weight}", allowed=f"{expected.weight}: examples are not counted here")
         if not 0 < weight <= LARGEST_WEIGHT:

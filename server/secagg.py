@@ -13,7 +13,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from fedsite.protocol import weights
 from fedsite.protocol.errors import FedsiteError
@@ -25,7 +25,7 @@ from fedsite.protocol.secagg.masking import Ring
 from fedsite.server import fields, merging
 from fedsite.server.adverts import Adverts
 from fedsite.server.exchange import Exchange
-from fedsite.server.groups import Group
+from fedsite.server.groups import Group, most_groups
 from fedsite.server.journal import Journal
 from fedsite.server.link import Link, SiteLink
 from fedsite.server.question import Contribution, Question, Result, Take
@@ -99,7 +99,7 @@ class SecureSums:
         wanted, found, rules = len(sites), list(sites), question.rules
         if rules.goal is not None:
             wanted = math.ceil(rules.goal * rules.over_select)
-        room = terms.sites * (self._plan.protection.groups if question.kind == "train" else 1)
+        room = terms.sites * most_groups(self._plan, terms.purpose)
         if rules.goal is None and len(found) > room:
             secrets.SystemRandom().shuffle(found)
         return found[: min(wanted, room)]
@@ -160,4 +160,4 @@ def _digest(total: Ring) -> str:
 
 def asks_for_sum(plan: RoundPlan, question: Question) -> bool:
     """Whether the values that answer this question leave the sites masked."""
-    return plan.protection.mode == "secagg" and question.kind in ("statistics", "train", "evaluate", "calibrate")
+    return plan.protection.mode == "secagg" and question.kind in get_args(Purpose)

@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedsite.protocol import certified, weights
+from fedsite.protocol.keys import SIGNATURE_BYTES
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.advert import SIZE as ADVERT_BYTES
 from fedsite.protocol.secagg.site import SHARE_BYTES
 from fedsite.protocol.secagg.wire import OPENED_BYTES
 from fedsite.server import evaluation, fields
-from fedsite.server.replies import Expected
 from fedsite.telemetry.task import Task
-
-SIGNATURE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +39,8 @@ def of_round(
         sites: in one sum.
         header: bytes of a message beside its blobs.
     """
-    required, optional = evaluation.evaluation_shapes(task) if evaluation.evaluates(plan) else ({}, {})
-    own = {"weight": (1,), "loss": (1,)} if plan.privacy.mode == "none" else {"weight": (1,)}
-    deltas = {f"delta/{name}": initial[name].shape for name in trained}
-    terms = fields.manifest(plan, "train", Expected(required={**deltas, **own, **required}, optional=optional))
+    expected = fields.train_values(plan, task, initial, trained, evaluate=evaluation.evaluates(plan))
+    terms = fields.manifest(plan, "train", expected)
     size = plan.protection.terms.size(sites)
     members, shares = -(-sites // 8), SHARE_BYTES * size.neighbours
     model, coming = len(weights.encode(initial)), len(terms.encode())

@@ -17,12 +17,12 @@ from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.advert import SIZE as ADVERT_BYTES
 from fedsite.protocol.secagg.advert import Advert
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.server import Sum
 from fedsite.server.adverts import Adverts, riding
 from fedsite.server.exchange import Exchange
-from fedsite.server.groups import NOTHING, Group, Parcel
+from fedsite.server.groups import NOTHING, Group, Parcel, most_groups
 from fedsite.server.link import SiteLink
 from fedsite.server.question import Answer, Question, Result
 from fedsite.server.replies import ADVERT, Expected
@@ -112,11 +112,11 @@ class Stages:
         if len(ready) < least:
             self.failed = f"advertise: {len(ready)} of {len(self.sites)} sites answered, {least} needed"
             return
-        count = self.plan.protection.groups if self.question.kind == "train" else 1
-        count = max(1, min(count, len(ready) // self.terms.terms.min_cohort))
+        room = len(ready) // self.terms.terms.min_cohort
+        count = max(1, min(most_groups(self.plan, self.terms.purpose), room))
         if count > 1:
             secrets.SystemRandom().shuffle(ready)
-        model = bytes.fromhex(self.question.model_hash) or bytes(32)
+        model = bytes.fromhex(self.question.model_hash) or NO_MODEL
         for number in range(count):
             links = ready[number::count]
             group = Group(

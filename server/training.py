@@ -11,7 +11,8 @@ import numpy as np
 
 from fedsite.protocol import weights
 from fedsite.protocol.errors import PolicyError
-from fedsite.server import checkpoint, evaluation
+from fedsite.protocol.messages import DELTA, LOSS, WEIGHT
+from fedsite.server import checkpoint, evaluation, fields
 from fedsite.server.checkpoint import Checkpoint
 from fedsite.server.cohort import Cohort
 from fedsite.server.evaluation import EVALUATION, Total
@@ -21,8 +22,6 @@ from fedsite.server.rounds import Rules
 from fedsite.server.runs import RunDirectory
 from fedsite.server.session import RunEndedError, Session
 from fedsite.server.strategies.strategy import Aggregate, Aggregator, ServerState, Strategy, Update
-
-DELTA = "delta/"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,7 +142,7 @@ class Training:
             body={"normalisation": self._normalisation, "evaluate": evaluate},
             blobs={"model": model.encoded},
             model_hash=model.hash,
-            expected=train_values(session, self._trained, model, evaluate),
+            expected=_values(session, self._trained, model, evaluate),
             following=self._following(number, model),
         )
         result, aggregate = _aggregated(session.ask("train", question, self._cohort.round(), take), aggregator)
@@ -220,9 +219,9 @@ class _Losses:
         self._weight = 0.0
 
     def add(self, values: Mapping[str, Any]) -> None:
-        if "loss" in values:
-            self._sum += float(values["loss"][0]) * float(values["weight"][0])
-            self._weight += float(values["weight"][0])
+        if LOSS in values:
+            self._sum += float(values[LOSS][0]) * float(values[WEIGHT][0])
+            self._weight += float(values[WEIGHT][0])
 
     @property
     def mean(self) -> float | None:
@@ -244,21 +243,16 @@ def _aggregated(result: Result, aggregator: Aggregator) -> tuple[Result, Aggrega
 def _add(aggregator: Aggregator, found: Contribution) -> None:
     values = found.values
     delta = {name.removeprefix(DELTA): value for name, value in values.items() if name.startswith(DELTA)}
-    weight = float(values["weight"][0])
+    weight = float(values[WEIGHT][0])
     aggregator.add(Update(site=found.source, delta=delta, weight=weight, sites=found.sites))
-
-
-def train_values(session: Session, trained: Sequence[str], model: Model, evaluate: bool) -> Expected:
-    """What a round answers with; with the evaluation of the model that it trains from, or without."""
-    private = session.plan.privacy.mode != "none"
-    required, optional = evaluation.evaluation_shapes(session.task) if evaluate else ({}, {})
-    deltas = {DELTA + name: model.state.params[name].shape for name in trained}
-    own = {"weight": (1,)} if private else {"weight": (1,), "loss": (1,)}
-    return Expected(required={**deltas, **own, **required}, optional=optional, weight=1.0 if private else None)
 
 
 def train_sum(session: Session, trained: Sequence[str], model: Model, number: int) -> Upcoming:
     """The sum of round `number`, when the round before it produced a model like `model`."""
     due = number > 1 and (number - 1) % session.plan.rounds.evaluate_every == 0
     evaluate = due and evaluation.evaluates(session.plan)
-    return Upcoming(purpose="train", round=number, expected=train_values(session, trained, model, evaluate))
+    return Upcoming(purpose="train", round=number, expected=_values(session, trained, model, evaluate))
+
+
+def _values(session: Session, trained: Sequence[str], model: Model, evaluate: bool) -> Expected:
+    return fields.train_values(session.plan, session.task, model.state.params, trained, evaluate=evaluate)

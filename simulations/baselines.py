@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fedsite.client import work
 from fedsite.models import metrics, vector
 from fedsite.privacy.sampling import SystemRandom
+from fedsite.protocol.messages import DELTA
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan, RoundPlan
 from fedsite.telemetry import statistics
 from fedsite.telemetry.dataset import SiteData, Windows
@@ -129,7 +130,7 @@ def fit(plan: RoundPlan, data: SiteData, initial: Weights, normalisation: Normal
     source = SystemRandom()
     for number in range(1, plan.rounds.count + 1):
         values = work.train_round(plan, data, weights, normalisation, False, source, number, seed=plan.seed)
-        change = {name.removeprefix("delta/"): array for name, array in values.items() if name.startswith("delta/")}
+        change = {name.removeprefix(DELTA): array for name, array in values.items() if name.startswith(DELTA)}
         weights = vector.apply(weights, change)
     return weights
 

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from fedsite.protocol.errors import FedsiteError, RefusalCode
 from fedsite.protocol.keys import SigningKey, VerifyKey
 from fedsite.protocol.secagg import fixedpoint, site
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest, Terms
 from fedsite.protocol.secagg.server import Sum
 from fedsite.protocol.secagg.site import SiteState
 
 RUN = "01ARYZ6S410000000000000000"
-NO_MODEL = bytes(32)
 
 
 def identity(number: int) -> SigningKey:

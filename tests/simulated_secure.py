@@ -15,7 +15,7 @@ from fedsite.protocol.keys import SigningKey, VerifyKey
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.secagg import site, wire
 from fedsite.protocol.secagg.advert import Roster
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.site import SHARE_BYTES, SiteState
 
@@ -83,7 +83,7 @@ class SecureSite:
         roster = Roster.parse(frame.blobs["roster"], most=state.manifest.sites)
         packed = wire.unpack_items(frame.blobs["identities"], roster.sites, certified.SIZE, "identities")
         self._identities[place] = {one: certified.verify(data, federation, now()) for one, data in packed.items()}
-        model = bytes.fromhex(header.model_hash) or bytes(32)
+        model = bytes.fromhex(header.model_hash) or NO_MODEL
         self._states[place], sealed = site.share(state, roster, self._identities[place], model)
         return {"shares": wire.pack_items(sealed)}
 

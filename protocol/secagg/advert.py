@@ -11,12 +11,12 @@ from typing import Final
 
 from fedsite.protocol import ids
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
-from fedsite.protocol.keys import SigningKey, VerifyKey
+from fedsite.protocol.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 from fedsite.protocol.secagg.agreement import check_public
 from fedsite.protocol.secagg.context import advert_message
 
 BODY: Final = ids.ID_BYTES + 3 * 32
-SIZE: Final = BODY + 64  # bytes, with an Ed25519 signature
+SIZE: Final = BODY + SIGNATURE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

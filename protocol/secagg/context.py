@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fedsite.protocol import ids
 from fedsite.protocol.encoding import enc, sha256
+
+NO_MODEL: Final = bytes(32)  # in the place of a model's hash where there is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class Attempt:
         """With the model that is trained, 32 bytes.
 
         Args:
-            model_hash: 32 bytes; 32 zero bytes where there is no model.
+            model_hash: 32 bytes; `NO_MODEL` where there is none.
         """
         run = ids.run_bytes(self.run_id)
         return sha256(enc("fedsite/sa1", run, self.round, self.attempt, model_hash, self.manifest_hash))

@@ -10,6 +10,7 @@ import pytest
 from fedsite.client.secure_store import Kept, Place, SumStore
 from fedsite.client.store import Outbox
 from fedsite.protocol.errors import IntegrityError, RefusalCode
+from fedsite.protocol.secagg.context import NO_MODEL
 from tests.secagg_cohort import RUN, Cohort
 
 KEY = bytes(range(32))
@@ -27,7 +28,7 @@ def test_every_stage_comes_back_as_it_was(store: SumStore) -> None:
     for step in (cohort.advertise, cohort.share, cohort.mask, cohort.unmask):
         step()
         kept = Kept(
-            state=cohort.states[one], model_hash=bytes(32), identities=b"i" * 96, instruction="a" * 64, answer=b"x",
+            state=cohort.states[one], model_hash=NO_MODEL, identities=b"i" * 96, instruction="a" * 64, answer=b"x",
             vector="b" * 64,
         )  # fmt: skip
         store.save(PLACE, kept)

@@ -36,7 +36,7 @@ SECURE = """
 import resource
 import numpy as np
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.server import Sum
@@ -48,7 +48,7 @@ terms = Manifest(purpose="train", plan_hash="00" * 32, sites=100, fields=(Field(
 attempt = Attempt(run_id="01ARYZ6S410000000000000000", round=1, attempt=1, manifest_hash=terms.hash)
 key = SigningKey.generate().public
 ids = [site.to_bytes(16, "big") for site in range({sites})]
-made = Sum(manifest=terms, attempt=attempt, model_hash=bytes(32), stage="mask", u2=tuple(ids))
+made = Sum(manifest=terms, attempt=attempt, model_hash=NO_MODEL, stage="mask", u2=tuple(ids))
 made.total = np.zeros(size, np.uint32)
 links = {{site: SiteLink(site_id=site.hex(), name=site.hex(), node_id="1", public_key=key) for site in ids}}
 group = Group(name="group-1", sum=made, sites=links)

@@ -10,7 +10,7 @@ import hashlib, resource, sys
 import numpy as np
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.secagg import site
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.server import Sum
@@ -22,14 +22,14 @@ manifest = Manifest(
     purpose="train", plan_hash="ab" * 32, sites=3, fields=(Field(name="x", shape=(words,), bound=1.0),)
 )
 attempt = Attempt(run_id="01ARYZ6S410000000000000000", round=1, attempt=1, manifest_hash=manifest.hash)
-total = Sum(manifest=manifest, attempt=attempt, model_hash=bytes(32))
+total = Sum(manifest=manifest, attempt=attempt, model_hash=NO_MODEL)
 states = {}
 for one, key in keys.items():
     states[one], advert = site.advertise(manifest, attempt, key)
     total.add_advert(one, advert.raw, identities)
 roster = total.close_adverts()
 for one in roster.sites:
-    states[one], sealed = site.share(states[one], roster, identities, bytes(32))
+    states[one], sealed = site.share(states[one], roster, identities, NO_MODEL)
     total.add_shares(one, sealed)
 total.close_shares()
 vector = np.ones(words, np.uint32)
