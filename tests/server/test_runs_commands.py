@@ -72,6 +72,7 @@ def test_watch_streams_every_event(home: ServerHome, capsys: pytest.CaptureFixtu
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
     assert (lines[0]["kind"], lines[-1]["kind"]) == ("launched", "finished")
+    assert (lines[0]["privacy"], lines[0]["epsilon"], lines[0]["site_epsilon"]) == ("none", None, None)
     runs_command.watch("latest", json=False)
     text = capsys.readouterr().out
     assert "3 sites accepted the plan" in text
