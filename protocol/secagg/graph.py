@@ -10,7 +10,7 @@ Source: Bonawitz et al., CCS 2017, theorem 6.5; Bell et al., CCS 2020, section 3
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -93,6 +93,11 @@ def sparse(sites: int, *, corrupt: float, dropped: float, sigma: int = SIGMA, et
 
 def ring(session: bytes, ids: Sequence[bytes]) -> tuple[bytes, ...]:
     """The order of SHA256(session ‖ id): fixed only when every key of the cohort is."""
+    return _ring(session, tuple(ids))
+
+
+@lru_cache(maxsize=8)  # every stage asks for it
+def _ring(session: bytes, ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return tuple(sorted(ids, key=lambda site: sha256(session + site)))
 
 
@@ -104,6 +109,24 @@ def neighbours(order: Sequence[bytes], neighbours: int) -> dict[bytes, tuple[byt
 def neighbours_of(site: bytes, order: Sequence[bytes], neighbours: int) -> tuple[bytes, ...]:
     """One site's entry of `neighbours`."""
     return _around(order, neighbours, order.index(site))
+
+
+def holders(site: bytes, near: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Who holds a share of a site's secrets, in the order of x = 1, 2, …: its neighbours and itself."""
+    return tuple(sorted((*near, site)))
+
+
+def position(holder: bytes, source: bytes, order: Sequence[bytes], neighbours: int) -> int:
+    """The x at which a neighbour of `source` holds a share of its secrets."""
+    return holders(source, neighbours_of(source, order, neighbours)).index(holder) + 1
+
+
+def lasting(left: Iterable[bytes], near: Mapping[bytes, Sequence[bytes]], threshold: int) -> set[bytes]:
+    """The largest part of `left` in which every site has as many holders, itself with them, as open its secrets."""
+    alive = set(left)
+    while lonely := {site for site in alive if len(alive.intersection(near[site])) + 1 < threshold}:
+        alive -= lonely
+    return alive
 
 
 def _around(order: Sequence[bytes], neighbours: int, place: int) -> tuple[bytes, ...]:

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from secrets import SystemRandom
 from typing import Literal
 
 import numpy as np
 
 from fedsite.protocol.encoding import sha256
 from fedsite.protocol.errors import IntegrityError, PolicyError, RefusalCode
-from fedsite.protocol.secagg import agreement, context, graph, masking, shamir
+from fedsite.protocol.secagg import agreement, context, graph, masking
 from fedsite.protocol.secagg.advert import Advert, Roster
 from fedsite.protocol.secagg.context import Attempt
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.masking import Mask, Ring
+from fedsite.protocol.secagg.rebuild import Finder
 from fedsite.protocol.secagg.site import SHARE_BYTES, Identities
 from fedsite.protocol.secagg.wire import OPENED_BYTES
 
 BATCH = 128  # masks that are taken off while the next ones' seeds are made
-TRIES = 64  # choices of shares for one secret before it is given up
-_CHANCE = SystemRandom()
 Stage = Literal["advertise", "share", "mask", "confirm", "unmask", "ended"]
 
 
@@ -51,8 +49,9 @@ class Sum:
     _sealed: dict[bytes, Mapping[bytes, bytes]] = field(default_factory=dict)  # by source, then holder
     _confirmed: bytes = b""  # what a confirmation signs
     _summed: list[bytes] = field(default_factory=list)
-    _opened: dict[bytes, dict[int, bytes]] = field(default_factory=dict)  # by source: x to share
+    _opened: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)  # by source, then holder: x ‖ share
     _answered: set[bytes] = field(default_factory=set)
+    at_fault: tuple[bytes, ...] = ()  # sites that made shares which give no secret; known once `open` has failed
 
     def add_advert(self, site: bytes, raw: bytes, identities: Identities) -> None:
         """Take the keys of a site.
@@ -86,7 +85,7 @@ class Sum:
         size = terms.size(len(self.roster.sites))
         self._near = graph.neighbours(graph.ring(self.session, self.roster.sites), size.neighbours)
         for site, near in self._near.items():
-            self._places[site] = {holder: place + 1 for place, holder in enumerate(sorted((*near, site)))}
+            self._places[site] = {holder: place + 1 for place, holder in enumerate(graph.holders(site, near))}
         self.stage = "share"
         return self.roster
 
@@ -182,7 +181,7 @@ class Sum:
         return {site: self.confirmations[site] for site in sorted(self.confirmations)[:needed]}
 
     def add_opened(self, site: bytes, opened: Mapping[bytes, bytes]) -> None:
-        """Take the shares that a site of U3 opens.
+        """Take the shares that a site of U3 opens; one at another position than its own is left out.
 
         Raises:
             IntegrityError: of sites it holds nothing of, malformed, twice, or not this stage.
@@ -192,12 +191,10 @@ class Sum:
             raise _wrong(f"opened shares of site {site.hex()}", "a site of U3, once")
         if not set(opened) <= {site, *self._near[site]} or any(len(item) != OPENED_BYTES for item in opened.values()):
             raise _wrong(f"{len(opened)} opened shares", f"{OPENED_BYTES} bytes for each neighbour in U2")
-        for source, item in opened.items():
-            if item[0] != self._places[source][site]:
-                raise _wrong(f"a share at position {item[0]}", "the position that the roster gives its holder")
         self._answered.add(site)
         for source, item in opened.items():
-            self._opened.setdefault(source, {})[item[0]] = item[1:]
+            if item[0] == self._places[source][site]:  # else its maker may have written another: that share only
+                self._opened.setdefault(source, {})[site] = item
 
     @property
     def can_open(self) -> bool:
@@ -217,12 +214,8 @@ class Sum:
             PolicyError: too few shares.
         """
         self._turn("unmask")
-        alive, needed, secrets = set(self.u3), self._needed(), {}
-        for number, site in enumerate(needed):  # all of them before the first mask comes off: the sum stays whole
-            advert = self.roster.of_site(site)
-            expected = advert.commitment if site in alive else advert.mask_public
-            secrets[site] = self._rebuild(site, sha256 if site in alive else agreement.public_of, expected)
-            progress(number + 1, len(needed))
+        secrets = self._secrets(progress)  # all of them before the first mask comes off: the sum stays whole
+        alive = set(self.u3)
         salt, masks = context.salt(self.session, self.u2), []
         with masking.applying(self.total, stream=self.manifest.terms.stream, threads=threads) as take_off:
             for site, secret in secrets.items():
@@ -252,33 +245,38 @@ class Sum:
         alive = set(self.u3)
         return tuple(site for site in self.u2 if site in alive or alive & set(self._near[site]))
 
-    def _rebuild(self, site: bytes, image: Callable[[bytes], bytes], expected: bytes) -> bytes:
-        """The secret of one site, known by its image; a holder that lies about its share is worked around."""
-        shares = sorted(self._opened.get(site, {}).items())
-        threshold = self.manifest.terms.size(len(self.roster.sites)).threshold
-        if len(shares) < threshold:
-            raise PolicyError(
-                f"{len(shares)} shares of site {site.hex()}", allowed=f"at least {threshold}",
-                refusal=RefusalCode.COHORT,
-            )  # fmt: skip
-        for number in range(TRIES if len(shares) > threshold else 1):
-            chosen = _CHANCE.sample(shares, threshold) if number else shares[:threshold]
-            rows = np.frombuffer(b"".join(item for _, item in chosen), np.uint8).reshape(threshold, -1)
-            found = shamir.combine(rows, shamir.weights([x for x, _ in chosen]))
-            if image(found) == expected:
-                return found
-        raise _wrong(f"shares of site {site.hex()} that do not give its secret", "shares as it made them")
+    def _secrets(self, progress: Callable[[int, int], None]) -> dict[bytes, bytes]:
+        """The secrets that the sum needs; a holder that lies is worked around.
+
+        Where more holders than the threshold answered, or would have but for the maker itself, one liar cannot hide a
+        secret: its maker is at fault.
+        """
+        alive, found, missing, needed = set(self.u3), {}, [], self._needed()
+        finder = Finder(threshold=self.manifest.terms.size(len(self.roster.sites)).threshold)
+        for number, site in enumerate(needed):
+            advert, shares = self.roster.of_site(site), self._opened.get(site, {})
+            if site in alive:
+                secret = finder.find(shares, sha256, advert.commitment)
+            else:
+                secret = finder.find(shares, agreement.public_of, advert.mask_public)
+            if secret is not None:
+                found[site] = secret
+            else:
+                missing.append((site, len(shares)))
+                holders = self._answered.intersection(self._near[site]) | (alive & {site})
+                self.at_fault += (site,) * (len(holders) > finder.threshold)
+            progress(number + 1, len(needed))
+        for site, count in missing:
+            name, least = f"site {site.hex()}", f"at least {finder.threshold}"
+            if count < finder.threshold:
+                raise PolicyError(f"{count} shares of {name}", allowed=least, refusal=RefusalCode.COHORT)
+            raise _wrong(f"shares of {name} that do not give its secret", "shares as it made them")
+        return found
 
     def _survivors(self, left: Collection[bytes]) -> tuple[bytes, ...]:
         """The largest part of `left` in which every site has as many holders left as it insists on."""
         terms = self.manifest.terms
-        threshold = terms.size(len(self.roster.sites)).threshold
-        alive = set(left)
-        while True:
-            lonely = {site for site in alive if len(alive & set(self._near[site])) + 1 < threshold}
-            if not lonely:
-                break
-            alive -= lonely
+        alive = graph.lasting(left, self._near, terms.size(len(self.roster.sites)).threshold)
         _between(len(alive), terms.min_survivors, self.manifest.sites, "sites are left")
         return tuple(sorted(alive))
 

@@ -34,7 +34,7 @@ def _tables() -> tuple[Bytes, NDArray[np.int64], Bytes]:
     return powers, logarithms, products
 
 
-_POWERS, _LOGARITHMS, _PRODUCTS = _tables()
+_POWERS, _LOGARITHMS, PRODUCTS = _tables()  # PRODUCTS[a, b] = a · b
 
 
 def share(secret: bytes, holders: int, threshold: int, random: Callable[[int], bytes] = os.urandom) -> Bytes:
@@ -56,7 +56,7 @@ def share(secret: bytes, holders: int, threshold: int, random: Callable[[int], b
     x = np.arange(1, holders + 1)[:, None]
     found = np.zeros((holders, length), np.uint8)
     for coefficient in drawn[::-1]:  # Horner's rule, from the highest power down
-        found = _PRODUCTS[x, found ^ coefficient]
+        found = PRODUCTS[x, found ^ coefficient]
     return found ^ np.frombuffer(secret, np.uint8)
 
 
@@ -84,4 +84,14 @@ def combine(shares: Bytes, weights: Bytes) -> bytes:
         shares: [share, byte].
         weights: of their positions, in the same order.
     """
-    return np.bitwise_xor.reduce(_PRODUCTS[weights[:, None].astype(np.int64), shares], axis=0).tobytes()
+    return np.bitwise_xor.reduce(PRODUCTS[weights[:, None].astype(np.int64), shares], axis=0).tobytes()
+
+
+def powers(x: Bytes, count: int) -> Bytes:
+    """x^0 to x^(count − 1) of positions from 1 on, [position, power]."""
+    return _POWERS[_LOGARITHMS[x][:, None] * np.arange(count) % 255]
+
+
+def inverse(value: int) -> int:
+    """1 / value, for a value from 1 to 255."""
+    return int(_POWERS[255 - _LOGARITHMS[value]])

@@ -106,16 +106,13 @@ def share(
     if roster.of_site(state.site).raw != state.advert.raw:
         raise _wrong("a roster with another advert of ours", "the advert this site sent")
     if not terms.min_cohort <= len(roster.sites) <= state.manifest.sites:
-        raise PolicyError(
-            f"a cohort of {len(roster.sites)}",
-            allowed=f"{terms.min_cohort} to {state.manifest.sites} sites",
-            refusal=RefusalCode.COHORT,
-        )
+        allowed = f"{terms.min_cohort} to {state.manifest.sites} sites"
+        raise PolicyError(f"a cohort of {len(roster.sites)}", allowed=allowed, refusal=RefusalCode.COHORT)
     size = terms.size(len(roster.sites))
     session = context.session(state.attempt.ctx(model_hash), context.roster_hash([a.raw for a in roster.adverts]))
     near = graph.neighbours_of(state.site, graph.ring(session, roster.sites), size.neighbours)
     roster.check(state.attempt.adv_ctx, identities, near)
-    holders = sorted((*near, state.site))
+    holders = graph.holders(state.site, near)
     shares_b = shamir.share(state.secret, len(holders), size.threshold, random)
     shares_sk = shamir.share(state.mask_private, len(holders), size.threshold, random)
     sealed, own, key = {}, b"", agreement.key_of(state.share_private)
@@ -209,31 +206,32 @@ def unmask(
         confirmations: signatures over `u3`, by site; empty in the complete graph.
 
     Returns:
-        The ended state, without secrets, and x ‖ share (33 bytes) by source. A share that does not open is left out.
+        The ended state, without secrets, and x ‖ share (33 bytes) by source. A share that does not open, or has not
+        the x of this site, is left out.
 
     Raises:
         IntegrityError: U3 is no part of U2, is another than was confirmed, we are not in it, or not our turn.
         PolicyError: too few sites, neighbours or confirmations.
         TrustError: a confirmation that does not verify.
     """
-    size = state.size if state.roster is not None else None
-    _turn(state, "confirmed" if size is not None and size.confirm else "masked")
-    near = _near(state)
+    confirms = state.roster is not None and state.size.confirm
+    _turn(state, "confirmed" if confirms else "masked")
     _subset(u3, state.u2, "U3", "U2", state.site)
-    _enough(state, u3, near)
-    if size is not None and size.confirm:
+    _enough(state, u3, _near(state))
+    if confirms:
         if tuple(sorted(u3)) != state.u3:
             raise _wrong("another U3 than was confirmed", "the U3 this site signed")
         _quorum(state, u3, identities, confirmations)
     alive, answers = set(u3), {state.site: state.own_share}
-    key = agreement.key_of(state.share_private)
+    key, order = agreement.key_of(state.share_private), _order(state)
     for source, sealed in sorted(state.sealed.items()):
         public = _roster(state).of_site(source).share_public
         try:
             plain = agreement.decrypt_share(key, public, state.session, source, state.site, sealed)
         except (IntegrityError, TrustError):
             continue  # its maker's fault: others may hold good ones, and silence opens nothing
-        answers[source] = plain[:1] + (plain[1:33] if source in alive else plain[33:])
+        if plain[0] == graph.position(state.site, source, order, state.size.neighbours):  # else its maker's fault too
+            answers[source] = plain[:1] + (plain[1:33] if source in alive else plain[33:])
     ended = replace(state, stage="ended", mask_private=b"", share_private=b"", secret=b"", own_share=b"", sealed={})
     return ended, answers
 
@@ -283,8 +281,11 @@ def _enough(state: SiteState, left: Collection[bytes], near: Collection[bytes]) 
 
 
 def _near(state: SiteState) -> tuple[bytes, ...]:
-    order = graph.ring(state.session, _roster(state).sites)
-    return graph.neighbours_of(state.site, order, state.size.neighbours)
+    return graph.neighbours_of(state.site, _order(state), state.size.neighbours)
+
+
+def _order(state: SiteState) -> tuple[bytes, ...]:
+    return graph.ring(state.session, _roster(state).sites)
 
 
 def _roster(state: SiteState) -> Roster:

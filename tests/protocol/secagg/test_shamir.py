@@ -65,5 +65,5 @@ def test_positions_are_distinct_and_in_the_field(positions: list[int]) -> None:
 
 def test_multiplication_is_that_of_the_field() -> None:
     """FIPS 197, section 4.2: {57} · {83} = {c1}."""
-    assert shamir._PRODUCTS[0x57, 0x83] == 0xC1
-    assert np.array_equal(shamir._PRODUCTS, shamir._PRODUCTS.T)
+    assert shamir.PRODUCTS[0x57, 0x83] == 0xC1
+    assert np.array_equal(shamir.PRODUCTS, shamir.PRODUCTS.T)
