@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from fedsite.privacy import distributed, integer_noise, sampling
 from fedsite.privacy.sampling import Source, SystemRandom
-from fedsite.protocol.errors import IntegrityError, RefusalCode
-from fedsite.protocol.secagg import masking
+from fedsite.protocol.secagg import fixedpoint, masking
 from fedsite.protocol.secagg.manifest import Manifest, Noise
 from fedsite.protocol.secagg.masking import BLOCK, SEED_BYTES, Mask
 
@@ -44,14 +43,8 @@ def noised(
     found: dict[str, NDArray[np.int64]] = {}
     for part in manifest.noise:
         fields = [field for field in manifest.fields if field.name.startswith(part.prefix)]
-        for field in fields:
-            array = values.get(field.name)
-            if array is None or array.shape != field.shape:
-                shown = "missing" if array is None else f"of shape {list(array.shape)}"
-                raise IntegrityError(
-                    f"value {field.name} is {shown}", allowed=f"{list(field.shape)}", refusal=RefusalCode.INTERNAL
-                )
-        flat = np.concatenate([np.asarray(values[field.name], np.float64).ravel() for field in fields])
+        arrays = [fixedpoint.value_of(field, values) for field in fields]
+        flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
         steps = _steps(flat, manifest, part, source)
         ends = np.cumsum([field.size for field in fields])[:-1]
         found |= dict(zip((field.name for field in fields), np.split(steps, ends), strict=True))

@@ -2,8 +2,9 @@
 
 A table holds P[|X| ≤ m] for every magnitude m, rounded to 2^-127, from integer arithmetic of 256 bits; a draw is a
 sign and a place in the table. Its first 63 bits settle the place but once in 10^13 draws, when 64 more are drawn.
-NumPy's Poisson generator would be neither exact nor secret. What the table leaves out (rounding, and the tail beyond
-12 σ) is `distance`, a total variation that the accountant charges to δ.
+NumPy's Poisson generator would be neither exact nor secret. What a table leaves out (rounding, and the tail beyond
+12 σ) is its `distance`, a total variation. The accountant counts `DISTANCE` for every draw in a released sum, refuses
+sums where that comes to more than 2^-66, and charges 2^-66 a sum to δ (privacy.distributed.RELEASE_DISTANCE).
 
 Source: Agarwal, Kairouz and Liu 2021, "The Skellam Mechanism"; Canonne, Kamath and Steinke 2020, "The Discrete
 Gaussian"; Miller's backward recurrence for Bessel functions, DLMF 3.6(iii) and 10.29.1.
@@ -30,7 +31,7 @@ Mechanism = Literal["skellam", "discrete-gaussian"]
 SIGMAS: Final = 12  # the table's end, in standard deviations: 1e-32 of the mass lies beyond
 SIGMA_MAX: Final = 2.0**16  # a larger table would not pay: noise of that many grid steps is as good as continuous
 SIGMA_MIN: Final = 0.5
-DISTANCE: Final = 2.0**-99  # more than any table is off by
+DISTANCE: Final = 2.0**-99  # total variation, as counted for one draw: more than any table is off by
 _BITS = 256
 _CHUNK = 1 << 20
 
@@ -42,7 +43,7 @@ class Table:
     variance: float
     high: NDArray[np.uint64]  # ⌊2^127 · P[|X| ≤ m]⌋ for m = 0, 1, …: all but the last 64 bits
     low: NDArray[np.uint64]  # the last 64 bits
-    distance: float  # total variation from the distribution it stands for, per draw
+    distance: float  # total variation from the distribution it stands for, per draw; below `DISTANCE`
 
     def draw(self, count: int, source: Source) -> NDArray[np.int64]:
         """`count` independent draws."""

@@ -89,6 +89,21 @@ def from_ring(values: NDArray[np.uint32]) -> NDArray[np.int64]:
     return values.view(np.int32).astype(np.int64)
 
 
+def value_of(field: Field, values: Arrays) -> NDArray[np.generic]:
+    """The array of a field.
+
+    Raises:
+        IntegrityError: it is missing or has another shape than its field.
+    """
+    array = values.get(field.name)
+    if array is None or array.shape != field.shape:
+        wrong = "missing" if array is None else f"of shape {list(array.shape)}"
+        raise IntegrityError(
+            f"value {field.name} is {wrong}", allowed=f"shape {list(field.shape)}", refusal=RefusalCode.INTERNAL
+        )
+    return array
+
+
 def encode(
     fields: Sequence[Field], values: Arrays, scales: Mapping[str, float], *, sites: int, weight: float
 ) -> NDArray[np.int64]:
@@ -106,12 +121,7 @@ def encode(
     """
     found, start = np.empty(sum(field.size for field in fields), np.int64), 0
     for field in fields:
-        array = values.get(field.name)
-        if array is None or array.shape != field.shape:
-            wrong = "missing" if array is None else f"of shape {list(array.shape)}"
-            raise IntegrityError(
-                f"value {field.name} is {wrong}", allowed=f"shape {list(field.shape)}", refusal=RefusalCode.INTERNAL
-            )
+        array = value_of(field, values)
         factor, bits = weight if field.weighted else 1.0, low_bits(sites) if field.wide else 0
         flat, step = np.ascontiguousarray(array).reshape(-1), scales[field.name] * 2.0**bits
         for place in range(0, len(flat), BLOCK):

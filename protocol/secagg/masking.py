@@ -40,11 +40,6 @@ class Mask:
     seed: bytes = field(repr=False)  # 32 bytes, used for one vector and never again
     sign: Literal[1, -1] = 1
 
-    @property
-    def inverse(self) -> Mask:
-        """What takes this mask off again."""
-        return Mask(self.seed, -1 if self.sign == 1 else 1)
-
 
 def apply(
     values: Ring, masks: Sequence[Mask], *, stream: Stream = "aes256ctr", first_block: int = 0, threads: int = 1
@@ -97,13 +92,6 @@ def applying(
     finally:
         for pool in pools:
             pool.shutdown()
-
-
-def words(seed: bytes, count: int, *, stream: Stream = "aes256ctr") -> Ring:
-    """The first `count` words of a stream."""
-    found = np.zeros(count, np.uint32)
-    apply(found, [Mask(seed)], stream=stream)
-    return found
 
 
 def _ciphers(masks: Sequence[Mask], stream: Stream) -> list[tuple[_Cipher, int]]:

@@ -23,6 +23,7 @@ from fedsite.protocol.errors import IntegrityError
 from fedsite.protocol.secagg import fixedpoint, masking
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest, Noise, Terms
+from tests.mask_words import words
 
 WORDS = 4000
 CLIP = 2.0
@@ -148,7 +149,7 @@ def test_two_sites_draw_other_noise_and_no_number_is_drawn_twice() -> None:
     assert not np.array_equal(one, two)
     seed = bytes(range(32))
     source = noise.keystream(lambda size: seed[:size])
-    stream = masking.words(seed, 4 * masking.BLOCK).view(np.uint64)
+    stream = words(seed, 4 * masking.BLOCK).view(np.uint64)
     first, second = source.bits(5), source.bits(masking.BLOCK)  # more than a block
     np.testing.assert_array_equal(first, stream[:5])
     np.testing.assert_array_equal(second, stream[masking.BLOCK // 2 :][: masking.BLOCK])

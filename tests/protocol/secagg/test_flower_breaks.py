@@ -12,6 +12,7 @@ import pytest
 
 from fedsite.protocol.errors import IntegrityError, RefusalCode
 from fedsite.protocol.secagg import agreement, context, masking, shamir, site
+from tests.mask_words import words
 from tests.secagg_cohort import Cohort
 
 RING = 1 << 32
@@ -81,17 +82,17 @@ def test_keys_with_the_same_fold(flower_stream: Callable[[bytes, int], np.ndarra
     seed = os.urandom(32)
     turned = seed[4:] + seed[:4]
     assert np.array_equal(flower_stream(seed, 64), flower_stream(turned, 64))
-    assert not np.any(masking.words(seed, 64) == masking.words(turned, 64))
+    assert not np.any(words(seed, 64) == words(turned, 64))
 
 
 @pytest.mark.parametrize("stream", ["aes256ctr", "chacha20"])
 def test_every_bit_of_a_seed_counts(stream: masking.Stream) -> None:
     """2,048 bits of two streams differ in half of them, give or take six sigma (136), whichever bit was flipped."""
     seed = bytes(range(32))
-    first = np.unpackbits(masking.words(seed, 64, stream=stream).view(np.uint8))
+    first = np.unpackbits(words(seed, 64, stream=stream).view(np.uint8))
     for bit in range(256):
         other = (int.from_bytes(seed, "big") ^ 1 << bit).to_bytes(32, "big")
-        second = np.unpackbits(masking.words(other, 64, stream=stream).view(np.uint8))
+        second = np.unpackbits(words(other, 64, stream=stream).view(np.uint8))
         assert abs(int((first != second).sum()) - 1024) < 136
 
 

