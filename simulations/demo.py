@@ -20,11 +20,11 @@ from typing import Any
 
 from rich.console import Console
 
-from fedsite.client.settings import PolicySettings
 from fedsite.protocol.errors import ConfigError, UnreachableError
 from fedsite.protocol.secagg.manifest import Terms
 from fedsite.protocol.storage import private_directory
 from fedsite.server import feasible, settings
+from fedsite.simulations import site_settings
 from fedsite.simulations.live import View
 from fedsite.simulations.processes import Commands
 from fedsite.telemetry import contract, loading
@@ -51,6 +51,11 @@ class Options:
     keep: bool = False  # keep keys, databases and models below `out`
     launch: tuple[str, ...]  # overrides for `fedsite launch`
     typed: bool  # some of them were typed: a plan nobody has tried
+
+    def data(self, site: str | None) -> DataLocation:
+        """Where one site's data is, or that of all of them."""
+        path = None if self.data_path is None else Path(self.data_path)
+        return DataLocation(path=path, site=site, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +137,7 @@ def play(options: Options, console: Console) -> Played:
         for name, home in homes.items():
             token = commands.read(server, "token", "create", "--expires", "1h")["token"]
             commands.read(home, "join", "--name", name, secret=token)
-            commands.start(name, home, "up", *_site_settings(options, name))
+            commands.start(name, home, "up", *site_settings.overrides(options.asked, options.data(name)))
         _until_online(commands, server, len(names))
         console.print(f"server on 127.0.0.1:{port} (TLS), {len(names)} agents enrolled and online")
         phase("set-up")
@@ -168,18 +173,17 @@ def created() -> str:
 
 def locations(options: Options, names: Sequence[str]) -> dict[str, DataLocation]:
     """Where each site's data is, as the sites' own settings say."""
-    path = None if options.data_path is None else Path(options.data_path)
-    return {name: DataLocation(path=path, site=name, seed=options.seed) for name in names}
+    return {name: options.data(name) for name in names}
 
 
 def _sites(options: Options, task: Task) -> list[str]:
-    path = None if options.data_path is None else Path(options.data_path)
-    names = loading.site_names(task, DataLocation(path=path, seed=options.seed))
+    path = options.data(None).path
+    names = loading.site_names(task, options.data(None))
     wanted = options.sites or task.data.sites or len(names)
     if wanted > MOST_SITES:
         raise ConfigError(f"sites={wanted}", allowed=f"1 to {MOST_SITES}: each is a process of its own")
     if path is not None:
-        _check(task, DataLocation(path=path, site=names[0] if task.data.site_column else None, seed=options.seed))
+        _check(task, options.data(names[0] if task.data.site_column else None))
     if task.data.source == "synthetic" and path is None:
         return [f"{task.data.generator}-{number}" for number in range(wanted)]
     if wanted > len(names):
@@ -198,25 +202,6 @@ def _check(task: Task, where: DataLocation) -> None:
             raise TelemetryError(finding.text, allowed=finding.allowed, next_step=finding.remedy, code=finding.code)
 
 
-def _site_settings(options: Options, name: str) -> list[str]:
-    found = [f"data.site={name}", f"data.seed={options.seed}"]
-    if options.data_path is not None:
-        found.append(f"data.path={Path(options.data_path).absolute()}")
-    asked = options.asked
-    # Each site's own opt-in to what this run asks beyond a site's cautious defaults.
-    if asked.privacy.mode == "none":
-        found.append("policy.require_privacy=false")
-    if asked.protection.mode == "none":
-        found.append("policy.minimum_protection=none")
-    least = asked.protection.terms.min_survivors or Terms().min_survivors
-    if asked.protection.mode == "secagg" and least < PolicySettings().cohort_min:
-        found.append(f"policy.cohort_min={least}")
-    claims = [claim for claim in (asked.privacy.epsilon, asked.privacy.site.epsilon) if claim is not None]
-    if claims:
-        found.append(f"policy.epsilon_max={max(claims) * 1.001:.6g}")
-    return found
-
-
 def _launch(options: Options, sites: int) -> list[str]:
     alone = sites == 1 and options.asked.rounds.minimum is None
     return [*options.launch, *(["rounds.minimum=1"] if alone else [])]
@@ -230,7 +215,7 @@ def _scores(
         if (run.get("result") or {}).get("release") is None:
             break
         with contextlib.suppress(UnreachableError):
-            found[name] = commands.read(home, "score", *_site_settings(options, name))
+            found[name] = commands.read(home, "score", *site_settings.overrides(options.asked, options.data(name)))
     return found
 
 
