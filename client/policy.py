@@ -59,17 +59,24 @@ def check(plan: RoundPlan, policy: PolicySettings) -> None:
 
 
 def check_cohort(plan: RoundPlan, policy: PolicySettings) -> None:
-    """Refuse a run that may add this site's values to fewer others than its rules want.
+    """Refuse a run that may add this site's values to fewer others than its rules want, or trusts more of them.
 
     Raises:
         PolicyError: it may (`cohort`).
     """
     terms = plan.protection.terms
-    if plan.protection.mode == "secagg" and min(terms.min_cohort, terms.min_survivors) < policy.cohort_min:
+    if plan.protection.mode == "secagg" and terms.min_survivors < policy.cohort_min:
         raise PolicyError(
             f"sums over {terms.min_survivors} of {terms.min_cohort} sites",
             allowed=f"at least {policy.cohort_min} (policy.cohort_min)",
             next_step="policy.cohort_min=2 lets the one other site work out this one's values",
+            refusal=RefusalCode.COHORT,
+        )
+    if plan.protection.mode == "secagg" and terms.colluding < policy.colluding_min:
+        raise PolicyError(
+            f"sums that hold against {terms.colluding} colluding sites",
+            allowed=f"at least {policy.colluding_min} (policy.colluding_min)",
+            next_step="launch with protection.terms.colluding that large, or lower policy.colluding_min in site.yaml",
             refusal=RefusalCode.COHORT,
         )
 

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from fedsite.client import data, pipe, policy
 from fedsite.client.budget import Budget, as_values, from_values
 from fedsite.client.settings import Settings
-from fedsite.client.store import Outbox, release_name
+from fedsite.client.store import Outbox, failure_name, release_name, terms_of
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import instants
+from fedsite.protocol.errors import DocumentError, RefusalCode
 from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
@@ -55,16 +56,23 @@ class Releases:
         """Reserve what the whole run costs, have the worker check model and data, and keep the plan.
 
         Raises:
+            DocumentError: the run was accepted with another plan (`wrong-run`).
             BudgetError, PolicyError: it costs more than the site allows, or than the plan claims.
             Others of the tree: the worker's refusal; what was reserved is free again.
         """
+        known = self._outbox.plan(plan.run_id)
+        if known is not None and known != plan.encode():
+            # Keys and values of this run are for the sums, and the noise, of the plan they were made under.
+            raise DocumentError(
+                f"another plan for run {plan.run_id}", allowed="the accepted one", refusal=RefusalCode.WRONG_RUN
+            )
         private = plan.privacy.mode != "none"
         if private:
             self._reserve(plan)
         try:
             self._ask(header, plan, {})
         except Exception:
-            if private and self._outbox.plan(plan.run_id) is None:
+            if private and known is None:
                 # Nothing has been read out of the data: what was set aside for it is free again.
                 with self._budget() as budget:
                     budget.cancel(plan.run_id)
@@ -76,6 +84,8 @@ class Releases:
     ) -> bytes:
         """The values to send: those of an earlier attempt at the same work, or new ones, charged before they return.
 
+        Where a sum's noise is shared among its sites, another attempt is other noise, and paid for again.
+
         Args:
             header: of the instruction.
             plan: the accepted one.
@@ -85,19 +95,19 @@ class Releases:
         Returns:
             Encoded arrays (weights.encode), or for a sum its vector (protect.vector).
         """
-        terms = "" if manifest is None else manifest.hash.hex()
+        terms = terms_of(header, manifest)
         spends, values = policy.price(plan, header), self._outbox.values(header, terms)
         if spends:
             task = read_task(plan.task)
             source = data.source_id(task, data.location(self._settings, task))
-            known = "" if values is None else release_name(header, values)
+            known = "" if values is None else release_name(header, values, terms)
             with self._budget() as budget:
                 for unit, costs in spends.items():
                     budget.authorise(plan.run_id, known, costs, unit=unit, source=source)
         if values is None:
             values = self._compute(header, plan, blobs, manifest)
             self._outbox.keep_values(header, values, terms)
-        self._charge(plan, release_name(header, values), spends)
+        self._charge(plan, release_name(header, values, terms), spends)
         return values
 
     def finish(self, run_id: str) -> None:
@@ -112,7 +122,7 @@ class Releases:
         except Exception:
             if header.kind == "calibrate":
                 # The graph is the centre's: that it never ended, or killed the worker, can be a fact about the data.
-                self._charge(plan, f"{header.round}/{header.kind}/failed", policy.price(plan, header))
+                self._charge(plan, failure_name(header), policy.price(plan, header))
             raise
         return bytes(answer.blobs["values" if manifest is None else "vector"])
 

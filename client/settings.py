@@ -45,6 +45,7 @@ class PolicySettings:
     tasks: tuple[str, ...] | None = None  # names of the tasks allowed; null: any
     minimum_protection: Literal["secagg", "sealed", "none"] = "sealed"  # none: the server may read single updates
     cohort_min: int = 3  # sites that a sum must be over, this one included; of 2 each can work out the other's
+    colluding_min: int = 0  # sites that may side with the server, against which a secure sum must hold at least
     require_privacy: bool = True  # false: runs without differential privacy are allowed, and are not private
     epsilon_max: float = 10.0  # ε of all runs on the same data together, per privacy unit, at `delta`
     delta: float = 1e-5  # δ at which `epsilon_max` is counted; a plan may not ask for a larger one
@@ -53,6 +54,7 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         _range("cohort_min", self.cohort_min, 2, 100_000)
+        _range("colluding_min", self.colluding_min, 0, 100_000)
         _range("epsilon_max", self.epsilon_max, 0.0, 1e6)
         _range("delta", self.delta, 1e-15, 0.1)
         _range("steps_max", self.steps_max, 1, 1_000_000)

@@ -1,8 +1,8 @@
 """Secure sums in the place of an exchange: the same question, the same kind of result, and no site's values anywhere.
 
 A sum that failed before any site was asked to open is tried again with fresh keys, under the next attempt number; once
-sites were asked to open, there is no second attempt. What is journalled of a sum is who was in it and hashes of what
-was sent: never keys, shares or masked vectors.
+sites were asked to open, or to mask values whose noise is the sum's (privacy per site), there is no second attempt.
+What is journalled of a sum is who was in it and hashes of what was sent: never keys, shares or masked vectors.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class SecureSums:
         self._clock = clock
         self._wait = wait
         self.adverts = Adverts(plan, lambda: exchange.attempt)
+        self.sent_away: set[str] = set()  # ids of sites whose shares gave no secret: no sum with them can be opened
 
     def ask(self, question: Question, sites: Sequence[SiteLink], take: Take | None) -> Result:
         """Sum what `question` asks for over `sites`, best first, and hand the sum of each group to `take`."""
@@ -85,7 +86,8 @@ class SecureSums:
             tried.append(stages)
             for group in stages.groups:
                 self._record(stages, group)
-            chosen = self._again(stages) if left and not stages.opening and not self._stopping() else []
+                self.sent_away.update(site.hex() for site in group.sum.at_fault)
+            chosen = self._again(stages) if left and self._may_retry(stages) and not self._stopping() else []
             if len(chosen) < stages.least or not self._exchange.renew():
                 break
             _log.warning("%s of round %s is tried again: %s", question.kind, question.round, stages.reason())
@@ -113,6 +115,11 @@ class SecureSums:
             except FedsiteError as error:
                 group.failed = f"unmask: {error}"
         return found
+
+    def _may_retry(self, stages: Stages) -> bool:
+        """Whether nobody was asked to open, nor, where each attempt draws and pays for other noise, to mask."""
+        masked = any(stage == "mask" for stage, _ in stages.trips)
+        return not stages.opening and not (masked and self._plan.privacy.site_level)
 
     def _again(self, stages: Stages) -> list[SiteLink]:
         """Sites to try again with: not lost by their own doing, and online by the end of the wait for sites."""
@@ -146,6 +153,7 @@ class SecureSums:
             "u2": group.names(total.u2),
             "u3": group.names(total.u3),
             "masked": dict(sorted(group.masked.items())),
+            "at_fault": group.names(total.at_fault),
             "total": "" if group.failed else _digest(total.total),
             "stages": merging.of_sites(stages, ids),
         }

@@ -19,7 +19,7 @@ def up(
             metavar="[KEY=VALUE]...",
             help="Settings over site.yaml: data.path=FILE_OR_FOLDER, data.columns.CHANNEL=COLUMN, data.site=NAME; "
             "policy.tasks=[NAME], policy.epsilon_max=10, policy.require_privacy=true, "
-            "policy.minimum_protection=sealed, policy.cohort_min=3; agent.log=debug.",
+            "policy.minimum_protection=sealed, policy.cohort_min=3, policy.colluding_min=0; agent.log=debug.",
         ),
     ] = None,
 ) -> None:

@@ -162,3 +162,26 @@ def test_finish_gives_back_what_was_not_used_and_ends_the_run(kit: Any) -> None:
     budget.close()
     assert kit.answer(kit.centre.train(kit.site, plan, round=2), handler).code == RefusalCode.REPLAYED
     assert kit.answer(kit.centre.prepare(kit.site, plan, attempt=2), handler).code == RefusalCode.REPLAYED
+
+
+def test_every_calibration_that_fails_is_charged(kit: Any) -> None:
+    """That a graph of the centre's does not end tells something of the data: each graph and each attempt anew."""
+    plan = kit.centre.plan(
+        privacy=PrivacyPlan(
+            mode="sample", epsilon=4.0, noise_multiplier=2.0, calibration_noise=20.0, evaluation_noise=20.0
+        )
+    )
+    kit.worker.extra = [[20.0, 1.0, 4]]  # calibration, and three evaluations with as much noise
+    handler = kit.handler()
+    assert kit.answer(kit.centre.prepare(kit.site, plan), handler).outcome == "ok"
+    kit.worker.failure = WorkerError("killed")
+
+    def failed(graph: bytes, attempt: int) -> RefusalCode | None:
+        asked = kit.centre.ask(kit.site, "calibrate", plan, {"graph": graph}, attempt=attempt)
+        code: RefusalCode | None = kit.answer(asked, handler).code
+        return code
+
+    codes = [failed(b"one", 1), failed(b"one", 2), failed(b"two", 2), failed(b"two", 3), failed(b"three", 4)]
+    assert sum(spend.steps for spend in kit.spent()) == 4
+    assert [code == RefusalCode.BUDGET for code in codes] == [False] * 4 + [True]
+    assert [operation for operation, _ in kit.worker.calls].count("calibrate") == 4

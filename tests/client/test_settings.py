@@ -37,6 +37,7 @@ def test_overrides_win_over_the_file_and_keep_what_they_do_not_name(tmp_path: Pa
         ("policy.epsilon_max=-1", ["policy", "epsilon_max is -1", "0.0 to"]),
         ("policy.minimum_protection=seal", ["'seal'", "secagg, sealed, none"]),
         ("policy.cohort_min=1", ["policy", "cohort_min is 1", "2 to"]),
+        ("policy.colluding_min=-1", ["policy", "colluding_min is -1", "0 to"]),
         ("policy.require_privacy=1", ["true or false"]),
         ("nothing", ["'nothing'", "key=value"]),
         ("data.tasks.pump.sit=1", ["data.tasks.pump.sit", "did you mean site?"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,13 @@ import pytest
 from fedsite.client import policy, terms
 from fedsite.client.budget import Budget, Entry
 from fedsite.client.operations import Operations
+from fedsite.client.secure_store import SumStore
 from fedsite.client.settings import PolicySettings
+from fedsite.client.store import Outbox
 from fedsite.models import sum_noise
-from fedsite.protocol.errors import DocumentError, PolicyError, RefusalCode
+from fedsite.protocol.errors import DocumentError, PolicyError, RefusalCode, StorageError
 from fedsite.protocol.plan import ModelPlan, PrivacyPlan, ProtectionPlan, SitePrivacyPlan
+from fedsite.protocol.secagg import wire
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest, Terms
 
@@ -42,6 +45,7 @@ class Priced:
 
     def __init__(self, fake: Any) -> None:
         self.fake = fake
+        self.calls = fake.calls
 
     def call(self, operation: str, arguments: Any, blobs: Any, *, timeout_s: float) -> Any:
         if operation == "cost":
@@ -172,3 +176,60 @@ def test_fewer_honest_sites_are_another_plan(both: Any) -> None:
     given = _noised(both)
     with pytest.raises(DocumentError, match="plan is"):
         terms.check(given, other, limit=1 << 20)
+
+
+def _attempt(party: Any, attempt: int, sites: Collection[bytes]) -> None:
+    """A noised round over these sites, up to what the server would have to be told to open it."""
+    party.begin("train", 1, attempt)
+    party.sum = party.new_sum(_noised(party))
+    party.advertise(sites)
+    party.share()
+    party.mask()
+
+
+def test_a_part_of_the_noise_is_in_one_sum_only(make_party: Callable[..., Any]) -> None:
+    """A sum that is opened without asking A leaves no mark at A: its next cohort must not get the same noise."""
+    party = _priced(make_party(5, **{**SUMS, "protection": ProtectionPlan(sites=5)}))
+    party.prepare()
+    one, two, three, four, five = party.ids
+    _attempt(party, 1, [one, two, three])
+    for site in (two, three):
+        blobs = party.answer(party.by_id[site], party.unmask_frame(party.by_id[site]))
+        party.sum.add_opened(site, wire.unpack_opened(blobs["opened"], party.sum.u2))
+    party.total()  # opened, and site one does not know
+    kit = party.by_id[one]
+    first, spent = kit.worker.fake.vectors[-1], sum(spend.steps for spend in kit.spent())
+    _attempt(party, 2, [one, four, five])
+    assert kit.worker.fake.vectors[-1] != first
+    assert sum(spend.steps for spend in kit.spent()) == 2 * spent
+    # And when the reservation is used up, there is no third.
+    _attempt(party, 3, [one, four, five])
+    party.begin("train", 1, 4)
+    party.sum = party.new_sum(_noised(party))
+    party.advertise([one, four, five])
+    party.share()
+    assert party.refusal(kit, party.mask_frame(kit)) == RefusalCode.BUDGET
+
+
+def test_the_same_attempt_after_a_crash_sends_the_same_noise_and_pays_once(
+    make_party: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party = _priced(make_party(**SUMS))
+    party.prepare()
+    party.begin("train")
+    party.sum = party.new_sum(_noised(party))
+    party.advertise()
+    party.share()
+    kit = party.kits[0]
+    asked = party.mask_frame(kit)
+
+    def killed(*_given: Any) -> None:
+        raise StorageError("killed")
+
+    for target, name in ((Budget, "commit"), (SumStore, "save"), (Outbox, "keep_reply")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, killed)
+            assert kit.answer(asked).outcome == "failed"
+    assert kit.answer(asked).outcome == "ok"
+    assert len(kit.worker.fake.vectors) == 1
+    assert sum(spend.steps for spend in kit.spent()) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedsite.protocol.messages import Frame, Header
-from fedsite.protocol.plan import PrivacyPlan
+from fedsite.protocol.plan import PrivacyPlan, SitePrivacyPlan
 from tests.secure_play import GRID, NAMES, at, model, play, played, silent, site, sums
 from tests.simulated_fleet import SimulatedFleet
 from tests.simulated_site import SimulatedSite
@@ -115,3 +115,20 @@ def test_a_sparse_cohort_confirms_who_is_in_the_sum(tmp_path: Path, stage: str) 
     assert model(found) == pytest.approx(np.mean(inside), abs=1e-3)
     (event,) = sums(found)
     assert [item["name"] for item in event["stages"]] == ["share", "mask", "confirm", "unmask"]
+
+
+@pytest.mark.parametrize(("stage", "attempts"), [("share", [1, 2]), ("mask", [1])])
+def test_noise_that_was_masked_is_not_asked_for_again(tmp_path: Path, stage: str, attempts: list[int]) -> None:
+    """With privacy per site a second attempt would be a second release: it is made only where no vector was asked."""
+    fleet = SimulatedFleet(NAMES[:3])
+    for one in fleet.all:
+        one.private = True
+    silent(stage)(fleet.all[0])
+    found = play(
+        tmp_path,
+        fleet,
+        privacy=PrivacyPlan(mode="site", site=SitePrivacyPlan(epsilon=8.0, noise_multiplier=2.0)),
+        rounds={"patience": 2},
+    ).run()
+    assert found.result["rounds"][0]["outcome"] == "abandoned"
+    assert [event["attempt"] for event in sums(found)] == attempts
