@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from fedsite.protocol.encoding import sha256
-from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode
 from fedsite.protocol.keys import SIGNATURE_BYTES
 from fedsite.protocol.messages import Purpose
 from fedsite.protocol.plan import RoundPlan
@@ -129,7 +129,17 @@ class Group:
         Raises:
             FedsiteError: too few shares, or shares that do not fit.
         """
-        self.sum.open(threads=max(1, min(THREADS_MAX, os.cpu_count() or 1)))
+        try:
+            self.sum.open(threads=max(1, min(THREADS_MAX, os.cpu_count() or 1)))
+        except FedsiteError:
+            if not self.sum.at_fault:
+                raise
+            names = ", ".join(self.names(self.sum.at_fault))
+            raise IntegrityError(
+                f"shares made by {names} that give no secret",
+                allowed="shares of its own secrets from every site",
+                refusal=RefusalCode.MALFORMED,
+            ) from None
 
     def close(self, stage: str, found: int, of: int, needed: int, end: Callable[[], object]) -> None:
         """End a stage; with too few answers, or where they do not fit together, the group falls out."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from fedsite.protocol.errors import RefusalCode
 from fedsite.server.question import Question, Result, SiteAnswer
 from fedsite.server.rounds import Ignored, RoundOutcome, RoundState, Status
 from fedsite.server.stages import Stages
@@ -24,18 +25,21 @@ def merged(question: Question, tried: Sequence[Stages], *, started: float, secon
     last = tried[-1]
     inside = {site.hex() for group in last.living for site in group.sum.u3}
     answers: dict[str, SiteAnswer] = {}
+    wrong: dict[str, RefusalCode] = {}
     for stages in tried:
         for stage, result in stages.trips:
             for site, answer in result.answers.items():
                 answers[site] = _added(answers.get(site), answer, paid=stage == "mask")
         for site in stages.wrong & answers.keys():
-            answers[site] = dataclasses.replace(answers[site], status=Status.INVALID)
+            answers[site] = dataclasses.replace(answers[site], status=Status.INVALID, code=RefusalCode.MALFORMED)
+            wrong[site] = RefusalCode.MALFORMED
     for site, answer in answers.items():
         if site in inside:
             answers[site] = dataclasses.replace(answer, status=Status.OK, code=None)
         elif answer.status is Status.OK:
             answers[site] = dataclasses.replace(answer, status=Status.UNUSED)
     results = [result for stages in tried for _, result in stages.trips]
+    told = [result.state.codes for result in results]
     ignored: Counter[Ignored] = Counter()
     for result in results:
         ignored.update(result.state.ignored)
@@ -46,7 +50,7 @@ def merged(question: Question, tried: Sequence[Stages], *, started: float, secon
         rules=question.rules,
         opened_at=started,
         sites={site: answer.status for site, answer in answers.items()},
-        codes={site: code for result in results for site, code in result.state.codes.items() if site not in inside},
+        codes={site: code for codes in (*told, wrong) for site, code in codes.items() if site not in inside},
         ignored=dict(ignored),
         outcome=outcome,
         reason=reason,

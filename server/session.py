@@ -63,8 +63,12 @@ class Session:
         return max(least, self.plan.protection.terms.min_cohort) if self.secure else least
 
     def sites(self) -> list[SiteLink]:
-        """Sites online that can take part; for a secure sum a site has to show the others who it is."""
-        return [site for site in self.link.sites() if not self.secure or self._certified(site)]
+        """Sites online that can take part; for a secure sum a site has to show the others who it is.
+
+        A site whose shares left a sum closed is in no other sum of this driver.
+        """
+        online = [site for site in self.link.sites() if site.site_id not in self.sums.sent_away]
+        return [site for site in online if not self.secure or self._certified(site)]
 
     def ask(self, phase: str, question: Question, sites: list[SiteLink], take: Take | None = None) -> Result:
         """One exchange, or secure sums in its place, recorded under its phase.

@@ -48,7 +48,7 @@ class Stages:
     sites: Sequence[SiteLink]
     groups: list[Group] = field(default_factory=list)
     trips: list[tuple[Stage, Result]] = field(default_factory=list)
-    wrong: set[str] = field(default_factory=set)  # ids of sites whose keys no roster takes
+    wrong: set[str] = field(default_factory=set)  # ids of sites whose keys, or shares, are of no use
     opening: bool = False  # sites were asked to open: there is no second attempt
     failed: str = ""  # why there is no group at all
 
@@ -188,6 +188,7 @@ class Stages:
         for group in living:
             needed = 0 if group.sum.can_open else group.threshold
             group.close("unmask", *_answered(result, group.sum.u3), needed, group.open)
+            self.wrong.update(site.hex() for site in group.sum.at_fault)
 
     def _trip(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from fedsite.protocol.errors import RefusalCode
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, Header
-from tests.secure_play import GRID, NAMES, at, model, played, site
+from tests.secure_play import GRID, NAMES, at, model, played, site, sums
 from tests.simulated_fleet import SimulatedFleet
 from tests.simulated_site import SimulatedSite
 
@@ -68,6 +69,33 @@ def test_a_bad_opening_is_worked_around(tmp_path: Path) -> None:
 
     found = played(tmp_path, 5, lambda fleet: at("unmask", lie)(fleet.all[0]))
     assert model(found) == pytest.approx(3.0, abs=GRID)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_site_that_makes_bad_shares_ends_one_round_and_is_in_no_other(tmp_path: Path, dropped: bool) -> None:
+    """Its b cannot be found while it is in the sum, nor its mask key when it drops out: it is named, nobody else."""
+
+    def deal(one: SimulatedSite, header: Header, frame: Frame) -> list[Frame]:
+        shares = one.answer(header, frame).blobs["shares"]
+        return [one.reply(header, frame, {}, {}, raw={"shares": os.urandom(len(shares))})]
+
+    def spoil(fleet: SimulatedFleet) -> None:
+        at("share", deal)(fleet.all[0])
+        if dropped:
+            at("mask", lambda one, header, frame: [])(fleet.all[0])
+
+    found = played(tmp_path, 5, spoil, rounds={"count": 2})
+    assert [item["outcome"] for item in found.result["rounds"]] == ["abandoned", "completed"]
+    assert [item["participants"] for item in found.result["rounds"]] == [0, 4]
+    assert model(found) == pytest.approx(3.5, abs=GRID)  # of 2, 3, 4, 5
+    assert NAMES[0] in found.result["rounds"][0]["reason"]
+    bad, first, second = site(found, NAMES[0]), *sums(found)
+    assert ([item["outcome"] for item in bad["rounds"]], bad["code"]) == (["invalid"], "malformed")
+    for name in NAMES[1:5]:
+        honest = site(found, name)
+        assert ([item["outcome"] for item in honest["rounds"]], honest["code"]) == (["unused", "ok"], None)
+    assert (first["outcome"], first["at_fault"]) == ("failed", [NAMES[0]])
+    assert (second["outcome"], second["at_fault"], sorted(second["u1"])) == ("opened", [], NAMES[1:5])
 
 
 def test_keys_that_somebody_else_signed_are_asked_for_again(tmp_path: Path) -> None:
