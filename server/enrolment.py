@@ -111,7 +111,7 @@ class Enrolment:
             identity=request.verify_key.raw,
             node_key=node_key,
             certificate=certificates.der(certificate),
-            certified=certified.issue(request.verify_key, checked.not_after, federation.id, self._keys.signing),
+            certified=certified.issue(request.verify_key, checked.not_after, federation.id, self._keys.authority.key),
             enrolled=known.enrolled if known is not None else instants.text(now),
             expires=checked.not_after,
         )

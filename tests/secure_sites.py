@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedsite.protocol import certified, weights
 from fedsite.protocol.errors import RefusalCode
+from fedsite.protocol.keys import TlsKey
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import fixedpoint, wire
@@ -19,6 +20,7 @@ from fedsite.protocol.secagg.context import Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.server import Sum
+from tests.authority import AUTHORITY
 
 MODEL = weights.encode({"weight": np.full(3, 0.5, np.float32)})
 GRAPH = b"a graph"
@@ -94,11 +96,11 @@ class Party:
     def identities(self) -> Mapping[bytes, Any]:
         return {site: kit.site.key.public for site, kit in self.by_id.items()}
 
-    def certificates(self) -> bytes:
+    def certificates(self, authority: TlsKey = AUTHORITY.key) -> bytes:
         """Of the roster, in its order."""
         keys = [self.by_id[site].site.key.public for site in self.sum.roster.sites]
         expires = self.kits[0].now + self.lifetime
-        return b"".join(certified.issue(key, expires, self.plan.federation, self.centre.key) for key in keys)
+        return b"".join(certified.issue(key, expires, self.plan.federation, authority) for key in keys)
 
     def stage(self, kit: Any, kind: str, blobs: Mapping[str, bytes] = {}, **changes: Any) -> Frame:
         """The instruction of a stage."""

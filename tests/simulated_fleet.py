@@ -18,6 +18,7 @@ from fedsite.server.coordinator import Coordinator, Publisher
 from fedsite.server.journal import Journal, Reader
 from fedsite.server.link import Failure, SiteLink
 from fedsite.server.runs import Launch, RunDirectory
+from tests.authority import AUTHORITY
 from tests.simulated_site import TASK, SimulatedSite
 
 INITIAL = {"w": np.zeros((2, 2), dtype=np.float32), "b": np.zeros(1, dtype=np.float32)}
@@ -38,12 +39,12 @@ class SimulatedClock:
 
 
 def make_federation(key: SigningKey) -> Federation:
-    """A federation whose certificate nobody reads here."""
+    """A federation of the tests' authority."""
     return Federation(
         id=key.public.id,
         name="test",
         address="localhost:1",
-        ca_certificate="-----BEGIN CERTIFICATE-----\n",
+        ca_certificate=AUTHORITY.certificate,
         signing_key=key.public.text,
     )
 
@@ -55,9 +56,7 @@ class SimulatedFleet:
         self.key = SigningKey.generate()
         self.federation = make_federation(self.key)
         self.clock = SimulatedClock()
-        self.all = [
-            SimulatedSite(name, self.federation, self.key, target=float(i)) for i, name in enumerate(names, start=1)
-        ]
+        self.all = [SimulatedSite(name, self.federation, target=float(i)) for i, name in enumerate(names, start=1)]
         self.unreachable: set[str] = set()
         self.on_send: Callable[[Frame], None] = lambda frame: None
         self._waiting: list[tuple[float, str, Frame]] = []

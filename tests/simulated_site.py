@@ -18,6 +18,7 @@ from fedsite.protocol.messages import Frame, Header, ReplyHeader
 from fedsite.protocol.secagg import fixedpoint
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.server.link import SiteLink
+from tests.authority import AUTHORITY
 from tests.simulated_secure import STAGES, SecureSite
 
 Values = dict[str, NDArray[Any]]
@@ -42,9 +43,7 @@ TASK: dict[str, Any] = {
 class SimulatedSite:
     """Pulls each weight to `target`: its update is `target - model`, so that one round gives the mean target."""
 
-    def __init__(
-        self, name: str, federation: Federation, signer: SigningKey, *, target: float = 1.0, windows: int = 10
-    ) -> None:
+    def __init__(self, name: str, federation: Federation, *, target: float = 1.0, windows: int = 10) -> None:
         self.name = name
         self.federation = federation
         self.key = SigningKey.generate()
@@ -54,7 +53,7 @@ class SimulatedSite:
         self.online = True
         self.private = False  # sends neither statistics nor its number of windows
         self.secure = SecureSite(self.key)
-        self.certified = certified.issue(self.key.public, CERTIFIED_UNTIL, federation.id, signer)
+        self.certified = certified.issue(self.key.public, CERTIFIED_UNTIL, federation.id, AUTHORITY.key)
         self.seen: list[Header] = []  # instructions it took
         self.sent: list[Header] = []  # instructions that were sent to it
 

@@ -27,6 +27,7 @@ from fedsite.protocol.messages import Frame, Header, ReplyHeader
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.task import load_task
+from tests.authority import AUTHORITY
 from tests.secure_sites import Party
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -38,7 +39,7 @@ def federation_of(key: SigningKey) -> Federation:
         id=key.public.id,
         name="test",
         address="localhost:9443",
-        ca_certificate="-----BEGIN CERTIFICATE-----\n",
+        ca_certificate=AUTHORITY.certificate,
         signing_key=key.public.text,
     )
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from fedsite.protocol import certified
 from fedsite.protocol.errors import RefusalCode
-from fedsite.protocol.keys import SigningKey
+from fedsite.protocol.keys import SigningKey, TlsKey
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.plan import ProtectionPlan
 from fedsite.protocol.secagg.manifest import Terms
+from tests.authority import AUTHORITY
 
 
 def test_identities_that_the_federation_did_not_certify_are_refused(party: Any) -> None:
@@ -23,9 +24,7 @@ def test_identities_that_the_federation_did_not_certify_are_refused(party: Any) 
     def asked(identities: bytes) -> Frame:
         return party.stage(kit, "share", {**blobs, "identities": identities}, **hashes)
 
-    party.centre.key, ours = SigningKey.generate(), party.centre.key
-    forged = party.certificates()
-    party.centre.key = ours
+    forged = party.certificates(TlsKey.generate())
     assert party.refusal(kit, asked(forged)) == RefusalCode.SIGNATURE
     assert party.refusal(kit, asked(own + forged[104:])) == RefusalCode.SIGNATURE
     assert party.refusal(kit, asked(blobs["identities"][:208] + own)) == RefusalCode.SIGNATURE  # another's identity
@@ -42,7 +41,7 @@ def test_a_cohort_with_another_s_keys_for_a_site_is_refused(party: Any) -> None:
     raw = party.sum.roster.raw
     made_up = SigningKey.generate()
     expires = kit.now + party.lifetime
-    identity = certified.issue(made_up.public, expires, party.plan.federation, party.centre.key)
+    identity = certified.issue(made_up.public, expires, party.plan.federation, AUTHORITY.key)
     identities = party.certificates()[:208] + identity
     blobs = {"roster": raw, "identities": identities}
     asked = party.stage(kit, "share", blobs, model_hash=party.model_hash)

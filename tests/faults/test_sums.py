@@ -37,6 +37,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toys]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_sum_that_is_not_tried_again_is_abandoned_by_name(toys: Toys) -> None:
     carl = toys.restart_recorded("carl", place="train", moment="before")
     run = toys.launch("rounds.count=2", "protection.retries=0", *BOUNDS)

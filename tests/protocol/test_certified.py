@@ -1,4 +1,4 @@
-"""Certified identities: 104 bytes that only the federation can make."""
+"""Certified identities: 104 bytes that only the federation's authority can make."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,8 @@ import pytest
 
 from fedsite.protocol import certified
 from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError
-from fedsite.protocol.keys import SigningKey
+from fedsite.protocol.keys import SigningKey, TlsKey
+from tests.authority import AUTHORITY
 from tests.simulated_fleet import make_federation
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -14,7 +15,7 @@ CENTRE, SITE = SigningKey.generate(), SigningKey.generate()
 FEDERATION = make_federation(CENTRE)
 
 
-def issued(key: SigningKey = CENTRE, federation: str = FEDERATION.id) -> bytes:
+def issued(key: TlsKey = AUTHORITY.key, federation: str = FEDERATION.id) -> bytes:
     return certified.issue(SITE.public, NOW + timedelta(days=1), federation, key)
 
 
@@ -31,7 +32,7 @@ def test_it_ends() -> None:
         certified.verify(data, FEDERATION, NOW + timedelta(days=1))
 
 
-@pytest.mark.parametrize("data", [issued(SITE), issued(federation=SITE.public.id)])
+@pytest.mark.parametrize("data", [issued(TlsKey.generate()), issued(federation=SITE.public.id)])
 def test_nobody_else_can_make_one(data: bytes) -> None:
     with pytest.raises(TrustError):
         certified.verify(data, FEDERATION, NOW)

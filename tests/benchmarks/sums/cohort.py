@@ -22,6 +22,7 @@ from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest, Terms
 from fedsite.protocol.secagg.server import Sum
 from fedsite.protocol.secagg.site import SiteState
+from tests.authority import AUTHORITY
 
 RUN = "01ARYZ6S410000000000000000"
 NO_MODEL = bytes(32)
@@ -82,11 +83,13 @@ class Cohort:
             id=centre.public.id,
             name="b",
             address="b:1",
-            ca_certificate="-----BEGIN CERTIFICATE-----\n",
+            ca_certificate=AUTHORITY.certificate,
             signing_key=centre.public.text,
         )
         until = datetime(2100, 1, 1, tzinfo=UTC)
-        self.certified = [certified.issue(key, until, centre.public.id, centre) for key in self.identities.values()]
+        self.certified = [
+            certified.issue(key, until, centre.public.id, AUTHORITY.key) for key in self.identities.values()
+        ]
         self.server = Clock()
         self._good: set[tuple[bytes, bytes, bytes]] = set()
         for one, key in self.keys.items():
