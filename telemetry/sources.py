@@ -31,7 +31,7 @@ def load_table(task: Task, location: DataLocation) -> Table:
     frame = raw.frame[rows] if raw.frame.height else raw.frame
     time = sources_columns.times(frame, task.data.time, len(rows), raw.origin)
     names, entity = entities(task, frame, len(rows), location)
-    joined = sources_joins.join(task, location.folder(task), frame, names, entity, time)
+    joined = sources_joins.join(task, location, frame, names, entity, time)
     values = np.empty((len(rows), len(task.channel_names)), dtype=np.float32)
     column = 0
     for channel in task.channels:

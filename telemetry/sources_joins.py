@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fedsite.telemetry import sources_columns, sources_files
+from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task
 from fedsite.telemetry.task_document import Context, Events
 
@@ -28,7 +29,7 @@ def names(task: Task) -> set[str]:
 
 def join(
     task: Task,
-    folder: Path,
+    location: DataLocation,
     frame: pl.DataFrame,
     entities: tuple[str, ...],
     entity: NDArray[np.int64],
@@ -40,7 +41,8 @@ def join(
         TelemetryError: a table cannot be read, or lacks a column.
     """
     if not task.context and not task.events:
-        return {}
+        return {}  # of a generated task: there need not be a folder
+    folder = location.folder(task)
     left = pl.DataFrame({"entity": np.array(entities)[entity], "time": time}).with_row_index("row")
     found: dict[str, NDArray[np.float64]] = {}
     for context in task.context:

@@ -68,8 +68,8 @@ def read(task: Task, location: DataLocation) -> Survey:
     names, entity = found if found is not None else ((), None)
     values = _channels(task, raw, frame, chosen, problems)
     if time is not None and entity is not None:
-        where, when, who = location.folder(task), time, entity
-        joined = _noted(problems, lambda: sources_joins.join(task, where, frame, names, who, when)) or {}
+        when, who = time, entity
+        joined = _noted(problems, lambda: sources_joins.join(task, location, frame, names, who, when)) or {}
         values |= {name: column for name, column in joined.items() if name in task.channel_names}
     if task.label.classes and task.label.column in frame.columns:
         column, known = str(task.label.column), task.label.classes

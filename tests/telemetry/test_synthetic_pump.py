@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedsite.telemetry import loading, synthetic
+from fedsite.telemetry import loading, sources_survey, synthetic
 from fedsite.telemetry import synthetic_pump as plant
 from fedsite.telemetry.errors import TelemetryError
 from fedsite.telemetry.loading import DataLocation
@@ -105,3 +105,10 @@ def test_the_shipped_task_reads_it() -> None:
     assert data.overlap == 1
     assert not set(data.train.entity) & set(data.holdout.entity)
     assert set(data.holdout.y) == set(range(len(plant.CONDITIONS)))
+
+
+def test_generated_data_needs_no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDSITE_DATA", "/nowhere")
+    task, location = load_task("pump"), DataLocation(site="pump-0")
+    assert len(loading.load_site(task, location).train)
+    assert not sources_survey.read(task, location).problems
