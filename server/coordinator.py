@@ -114,7 +114,7 @@ class Coordinator:
             clock=clock,
             now=now,
         )
-        record = Record(self._plan)
+        record = Record(self._plan, epoch=epoch)
         self._session = Session(
             plan=self._plan,
             task=read_task(self._plan.task),

@@ -84,8 +84,11 @@ class RoundRecord:
 class Record:
     """Gathers."""
 
-    def __init__(self, plan: RoundPlan) -> None:
+    def __init__(self, plan: RoundPlan, *, epoch: int = 1) -> None:
+        """`epoch`: which of the run's drivers this one is, from 1."""
         self._plan = plan
+        # With noise of the sum's, each driver that died may have had a round of its own paid for.
+        self._lost = epoch - 1 if plan.privacy.site_level else 0
         self.sites: dict[str, SiteRecord] = {}
         self.rounds: list[RoundRecord] = []
         self.release_refusal: str | None = None  # why the int8 model was not released
@@ -170,7 +173,7 @@ class Record:
         largest: dict[str, float] = dict.fromkeys(self._plan.privacy.units, 0.0)
         for record in self.sites.values():
             asked = Asked(
-                trained=record.trained,
+                trained=min(record.trained + self._lost, max(record.trained, self._plan.rounds.count)),
                 evaluated=record.evaluated,
                 statistics=record.statistics,
                 calibrated=record.calibrated,

@@ -9,6 +9,7 @@ import pytest
 
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.plan import PrivacyPlan, SitePrivacyPlan
+from fedsite.server.record import Record
 from tests.secure_play import GRID, NAMES, at, model, play, played, silent, site, sums
 from tests.simulated_fleet import SimulatedFleet
 from tests.simulated_site import SimulatedSite
@@ -132,3 +133,19 @@ def test_noise_that_was_masked_is_not_asked_for_again(tmp_path: Path, stage: str
     ).run()
     assert found.result["rounds"][0]["outcome"] == "abandoned"
     assert [event["attempt"] for event in sums(found)] == attempts
+
+
+def test_a_round_that_two_drivers_asked_for_counts_twice_where_it_was_paid_twice(tmp_path: Path) -> None:
+    noise = PrivacyPlan(mode="site", site=SitePrivacyPlan(epsilon=8.0, noise_multiplier=2.0))
+    fleet = SimulatedFleet(NAMES[:3])
+    for one in fleet.all:
+        one.private = True
+    found = play(tmp_path, fleet, privacy=noise, rounds={"count": 3})
+    plan, link = found.run().run.plan(), fleet.all[0].link
+    charged = []
+    for epoch, rounds in ((1, 1), (1, 2), (2, 1), (3, 1), (9, 1), (1, 3)):
+        record = Record(plan, epoch=epoch)
+        record.site(link).trained = rounds
+        charged.append(record.charge()["site"])
+    assert charged[1:] == [charged[1], charged[1], charged[5], charged[5], charged[5]]
+    assert charged[0] < charged[1] < charged[5]
