@@ -17,7 +17,7 @@ from fedsite.protocol import certified
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey, VerifyKey
 from fedsite.protocol.secagg import graph, site
-from fedsite.protocol.secagg.context import Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest, Terms
 from fedsite.protocol.secagg.server import Sum
@@ -25,7 +25,7 @@ from fedsite.protocol.secagg.site import SiteState
 from tests.authority import AUTHORITY
 
 RUN = "01ARYZ6S410000000000000000"
-NO_MODEL = bytes(32)
+
 EXAMPLES = 1000
 
 
