@@ -36,6 +36,7 @@ def _outcomes(result: dict[str, Any], name: str) -> dict[int, str]:
     return {found["number"]: found["outcome"] for found in site["rounds"]}
 
 
+@pytest.mark.slow
 def test_an_agent_killed_mid_round_is_missed_by_the_deadline_and_takes_part_again(toys: Toys) -> None:
     home = toys.site_home("carl")
     # With a minimum of three the next round waits until the third site is back.

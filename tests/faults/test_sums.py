@@ -23,7 +23,6 @@ PLACES = [
     ("train.unmask", "before"),
     ("train.unmask", "after"),
 ]
-QUICK = ("train.share", "after")  # of these, the one that is not slow
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +50,8 @@ def test_a_sum_that_is_not_tried_again_is_abandoned_by_name(toys: Toys) -> None:
     _exact(toys, watch, run)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [place if place == QUICK else pytest.param(place, marks=pytest.mark.slow) for place in PLACES],
-    ids=".".join,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_a_site_killed_in_any_stage_costs_a_stage_and_never_the_sum(toys: Toys, place: tuple[str, str]) -> None:
     stage, moment = place
     carl = toys.restart_recorded("carl", place=stage, moment=moment)
