@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.toy_federation import LONGEST_S, Toys, Watch
 
+pytestmark = pytest.mark.slow  # a site that is gone is noticed by its heartbeat
+
 SITES = ("anna", "bert", "carl")
 BOUNDS = ("rounds.deadline_s=25", "protection.stage_s=8", "rounds.wait_s=90")
 # Where a site dies, and whether it is in the sum: its vector has to have left.
@@ -36,7 +38,6 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toys]:
         yield running
 
 
-@pytest.mark.slow
 def test_a_sum_that_is_not_tried_again_is_abandoned_by_name(toys: Toys) -> None:
     carl = toys.restart_recorded("carl", place="train", moment="before")
     run = toys.launch("rounds.count=2", "protection.retries=0", *BOUNDS)
@@ -50,7 +51,6 @@ def test_a_sum_that_is_not_tried_again_is_abandoned_by_name(toys: Toys) -> None:
     _exact(toys, watch, run)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_a_site_killed_in_any_stage_costs_a_stage_and_never_the_sum(toys: Toys, place: tuple[str, str]) -> None:
     stage, moment = place
@@ -66,7 +66,6 @@ def test_a_site_killed_in_any_stage_costs_a_stage_and_never_the_sum(toys: Toys, 
     _nobody_answers_twice(watch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 30])
 def test_a_large_cohort_loses_a_site_in_every_stage(count: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     names = [f"site-{number:02}" for number in range(count)]
