@@ -170,9 +170,7 @@ class ProtectionPlan:
     bound: float = 4.0  # of one coordinate of a site's update; larger ones are clipped
     groups: int = 1  # sums of their own that a round is cut into, for strategies that compare updates
     stage_s: float = 30.0  # seconds for a stage that reads no data
-    retries: int = (
-        1  # times a sum that nobody has opened yet is tried again, with fresh keys (and values, under site noise)
-    )
+    retries: int = 1  # times a sum that nobody has opened yet is tried again, with fresh keys
 
     def __post_init__(self) -> None:
         _range("sites", self.sites, self.terms.min_cohort, SITES_MAX)
