@@ -4,40 +4,17 @@ import hashlib
 import itertools
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedsite.protocol.errors import PolicyError, RefusalCode
-from fedsite.protocol.secagg.manifest import Terms
 from tests.secagg_cohort import Cohort
+from tests.secagg_schedules import small
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "secagg-round.json"
-
-
-def play(cohort: Cohort, chance: random.Random, rate: float) -> bool:
-    """A sum in which each site is lost at each stage with probability `rate`; False when it was given up."""
-
-    def left(sites: tuple[bytes, ...]) -> list[bytes]:
-        return [one for one in sites if chance.random() >= rate]
-
-    try:
-        cohort.advertise(left(tuple(cohort.ids)))
-        cohort.share(left(cohort.sum.roster.sites))
-        cohort.mask(left(cohort.sum.u2))
-        confirmed = left(cohort.sum.u3)
-        if cohort.sum.stage == "confirm":
-            cohort.confirm(confirmed)
-        else:
-            confirmed = list(cohort.sum.u3)
-        total = cohort.unmask(left(tuple(confirmed)))
-    except PolicyError as error:
-        if error.refusal is not RefusalCode.COHORT:
-            raise
-        return False
-    assert np.array_equal(total, cohort.expected())
-    return True
 
 
 def test_three_sites() -> None:
@@ -70,38 +47,22 @@ def test_one_of_four_is_lost_in_each_stage(stage: str) -> None:
         assert len(cohort.sum.u3) == (4 if stage == "unmask" else 3)
 
 
-def small(chance: random.Random, schedules: int) -> int:
-    """How many sums of 3 to 12 sites were finished."""
-    finished = 0
-    for _ in range(schedules):
-        cohort = Cohort(chance.randint(3, 12), words=2, terms=Terms(colluding=chance.choice([0, 0, 1])))
-        finished += play(cohort, chance, chance.choice([0.0, 0.05, 0.15]))
-    return finished
-
-
 def test_schedules_of_small_cohorts() -> None:
     assert small(random.Random(1), 150) > 40  # the schedules are no mere list of abandoned sums
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_ten_thousand_schedules_of_small_cohorts(part: int) -> None:
-    assert small(random.Random(f"2 {part}"), 2_500) > 600
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_two_hundred_schedules_of_sixty_four(part: int) -> None:
-    chance = random.Random(f"3 {part}")
-    terms = Terms(min_cohort=30, min_survivors=30, colluding=20)
-    assert sum(play(Cohort(64, words=2, terms=terms), chance, 0.04) for _ in range(50)) > 25
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_twenty_schedules_of_a_sparse_graph(part: int) -> None:
-    chance = random.Random(f"4 {part}")
-    assert sum(play(Cohort(300, words=2), chance, 0.02) for _ in range(5)) > 3
+@pytest.mark.parametrize(
+    ("kind", "schedules", "least"), [("small", 10_000, 2_400), ("sixty-four", 200, 100), ("sparse", 20, 12)]
+)
+def test_many_random_schedules_of_dropouts(kind: str, schedules: int, least: int) -> None:
+    # Two processes, each with schedules of its own: half the time on two cores.
+    command = [sys.executable, "-m", "tests.secagg_schedules", kind, str(schedules // 2)]
+    root = Path(__file__).parents[3]
+    running = [subprocess.Popen([*command, str(seed)], cwd=root, stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
+    finished = [int(process.communicate(timeout=850)[0]) for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert sum(finished) > least  # the rest was given up by name
 
 
 def test_a_sparse_graph_with_confirmations() -> None:
