@@ -54,7 +54,7 @@ def server_saw(report: Report) -> str:
     head = '<tr><th>stage</th><th>what happens</th><th class="num">seconds</th><th class="num">up</th><th class="num">down</th></tr>'
     return (
         f"<section><h2>What the server saw</h2><p>{found.opened} sums, the smallest over {found.survivors} sites, and no single site’s values{helpers}.{failed}{cut} "
-        f"Training, statistics, evaluation and calibration all went through the masks; the figures are of all sums together.</p><table>{head}{rows}</table></section>"
+        f"All values that left a site did so under masks; the figures are of all sums together.</p><table>{head}{rows}</table></section>"
     )
 
 
