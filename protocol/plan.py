@@ -62,7 +62,24 @@ class SitePrivacyPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyPlan:
+class PrivacyMode:
+    """Which noise a run has, in a plan and in the settings it is made of."""
+
+    mode: Literal["none", "sample", "site", "both"]
+
+    @property
+    def sample_level(self) -> bool:
+        """Whether each site noises what it releases by itself."""
+        return self.mode in ("sample", "both")
+
+    @property
+    def site_level(self) -> bool:
+        """Whether every released sum holds noise of all sites."""
+        return self.mode in ("site", "both")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyPlan(PrivacyMode):
     """Differential privacy, docs/privacy.md: at each site (`sample`), in the sum (`site`), or both. `none` has no ε.
 
     With `sample` every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard
@@ -84,16 +101,6 @@ class PrivacyPlan:
     calibration_noise: float = 0.0  # of the int8 calibration histograms; 0: ranges from the weights and schema
     accountant: Literal["prv", "rdp"] = "prv"
     site: SitePrivacyPlan = field(default_factory=SitePrivacyPlan)
-
-    @property
-    def sample_level(self) -> bool:
-        """Whether each site noises what it releases by itself."""
-        return self.mode in ("sample", "both")
-
-    @property
-    def site_level(self) -> bool:
-        """Whether every released sum holds noise of all sites."""
-        return self.mode in ("site", "both")
 
     @property
     def units(self) -> tuple[str, ...]:

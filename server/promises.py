@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from fedsite.protocol.errors import ConfigError
-from fedsite.protocol.plan import SMALL_NOISES
+from fedsite.protocol.plan import SMALL_NOISES, PrivacyMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +26,9 @@ _IN_SUMS: Final = tuple(item.name for item in dataclasses.fields(SitePrivacySett
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacySettings:
+class PrivacySettings(PrivacyMode):
     """Overrides of protocol.plan.PrivacyPlan; the noise of DP-SGD is solved from `epsilon` unless it is given."""
 
-    mode: Literal["none", "sample", "site", "both"]
     unit: str | None = None
     epsilon: float | None = None
     delta: float | None = None
@@ -41,16 +40,6 @@ class PrivacySettings:
     calibration_noise: float | None = None
     accountant: str | None = None
     site: SitePrivacySettings = field(default_factory=SitePrivacySettings)
-
-    @property
-    def sample_level(self) -> bool:
-        """Whether each site noises what it releases by itself."""
-        return self.mode in ("sample", "both")
-
-    @property
-    def site_level(self) -> bool:
-        """Whether every released sum holds noise of all sites."""
-        return self.mode in ("site", "both")
 
     def __post_init__(self) -> None:
         if self.sample_level:

@@ -19,21 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.server.strategies.collected import Collected, Rows, blocks
-from fedsite.server.strategies.step import check_rate, step, whole
-from fedsite.server.strategies.strategy import Aggregate, Aggregator, Arrays, ServerState
+from fedsite.server.strategies.step import Memoryless, whole
+from fedsite.server.strategies.strategy import Aggregator, ServerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Krum:
+class Krum(Memoryless):
     """The mean of the updates with the lowest scores, times a server learning rate."""
 
     single: ClassVar[bool] = True
     byzantine: float = 1  # f, a whole number; so many updates may be bad
     select: float = 1  # m, a whole number
-    server_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        check_rate(self.server_learning_rate)
+        Memoryless.__post_init__(self)
         whole("byzantine", self.byzantine, 0)
         whole("select", self.select, 1)
 
@@ -42,20 +41,12 @@ class Krum:
         """n ≥ 2f + 3, and select ≤ n − f − 2."""
         return max(2 * int(self.byzantine) + 3, int(self.byzantine) + int(self.select) + 2)
 
-    def init(self, params: Arrays) -> ServerState:
-        """The state before round 1: nothing is remembered."""
-        return ServerState(params=dict(params))
-
     def aggregator(self, state: ServerState, trained: tuple[str, ...]) -> Aggregator:
         """Keeps the round's updates."""
         f, m = int(self.byzantine), int(self.select)
         rule = partial(multi_krum, byzantine=f, select=m)
         reason = f"krum with byzantine={f} and select={m} needs 2·{f} + 3 and {f} + {m} + 2"
         return Collected(state.params, trained, rule, least=self.least, reason=reason)
-
-    def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
-        """Add the mean of the selected updates."""
-        return step(state, aggregate, self.server_learning_rate)
 
 
 def multi_krum(rows: Rows, byzantine: int, select: int) -> NDArray[np.float64]:

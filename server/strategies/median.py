@@ -9,43 +9,28 @@ Source: Yin et al., "Byzantine-Robust Distributed Learning", ICML 2018, definiti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.server.strategies.collected import Collected, Rows, blocks
-from fedsite.server.strategies.step import check_rate, step
-from fedsite.server.strategies.strategy import Aggregate, Aggregator, Arrays, ServerState
+from fedsite.server.strategies.step import Memoryless
+from fedsite.server.strategies.strategy import Aggregator, ServerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Median:
+class Median(Memoryless):
     """The median of the updates, times a server learning rate."""
-
-    single: ClassVar[bool] = False
-    server_learning_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_rate(self.server_learning_rate)
 
     @property
     def least(self) -> int:
         """Updates without which one of them could decide alone."""
         return 3
 
-    def init(self, params: Arrays) -> ServerState:
-        """The state before round 1: nothing is remembered."""
-        return ServerState(params=dict(params))
-
     def aggregator(self, state: ServerState, trained: tuple[str, ...]) -> Aggregator:
         """Keeps the round's updates."""
         reason = "of two the median is the mean"
         return Collected(state.params, trained, median, least=self.least, reason=reason)
-
-    def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
-        """Add the median update."""
-        return step(state, aggregate, self.server_learning_rate)
 
 
 def median(rows: Rows) -> NDArray[np.float64]:

@@ -1,31 +1,41 @@
-"""The step that strategies without memory take: the model moves along the aggregate, times a server learning rate."""
+"""Strategies without memory: the model moves along the round's aggregate, times a server learning rate."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from fedsite.protocol.errors import ConfigError
-from fedsite.server.strategies.strategy import Aggregate, ServerState
+from fedsite.server.strategies.strategy import Aggregate, Arrays, ServerState
 
 
-def step(state: ServerState, aggregate: Aggregate, rate: float) -> ServerState:
-    """Add the aggregate; parameters that are not trained stay bit-equal."""
-    params = dict(state.params)
-    for name, delta in aggregate.delta.items():
-        old = params[name]
-        with np.errstate(over="ignore"):  # a model that diverged is told from a good one by whoever keeps it
-            params[name] = (old.astype(np.float64) + rate * delta).astype(old.dtype)
-    return ServerState(params=params, memory=state.memory)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memoryless:
+    """What they share; each says itself how updates become an aggregate."""
 
+    single: ClassVar[bool] = False
+    server_learning_rate: float = 1.0
 
-def check_rate(rate: float) -> None:
-    """Refuse a server learning rate that is none.
+    def __post_init__(self) -> None:
+        if not 0 < self.server_learning_rate <= 10:
+            raise ConfigError(
+                f"strategy.options.server_learning_rate is {self.server_learning_rate}", allowed="above 0, at most 10"
+            )
 
-    Raises:
-        ConfigError: not above 0, or above 10.
-    """
-    if not 0 < rate <= 10:
-        raise ConfigError(f"strategy.options.server_learning_rate is {rate}", allowed="above 0, at most 10")
+    def init(self, params: Arrays) -> ServerState:
+        """The state before round 1: nothing is remembered."""
+        return ServerState(params=dict(params))
+
+    def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
+        """Add the aggregate; parameters that are not trained stay bit-equal."""
+        params = dict(state.params)
+        for name, delta in aggregate.delta.items():
+            old = params[name]
+            with np.errstate(over="ignore"):  # a model that diverged is told from a good one by whoever keeps it
+                params[name] = (old.astype(np.float64) + self.server_learning_rate * delta).astype(old.dtype)
+        return ServerState(params=params, memory=state.memory)
 
 
 def whole(name: str, value: float, least: int) -> int:

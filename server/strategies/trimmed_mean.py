@@ -13,27 +13,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.protocol.errors import ConfigError
 from fedsite.server.strategies.collected import Collected, Rows, blocks
-from fedsite.server.strategies.step import check_rate, step
-from fedsite.server.strategies.strategy import Aggregate, Aggregator, Arrays, ServerState
+from fedsite.server.strategies.step import Memoryless
+from fedsite.server.strategies.strategy import Aggregator, ServerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrimmedMean:
+class TrimmedMean(Memoryless):
     """The trimmed mean of the updates, times a server learning rate."""
 
-    single: ClassVar[bool] = False
     trim: float = 0.2  # β, share of the updates that is cut at either end
-    server_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        check_rate(self.server_learning_rate)
+        Memoryless.__post_init__(self)
         if not 0 < self.trim < 0.5:
             raise ConfigError(f"strategy.options.trim is {self.trim:g}", allowed="above 0, below 0.5")
 
@@ -42,18 +39,10 @@ class TrimmedMean:
         """Updates of which some are left when one is cut at either end."""
         return 3
 
-    def init(self, params: Arrays) -> ServerState:
-        """The state before round 1: nothing is remembered."""
-        return ServerState(params=dict(params))
-
     def aggregator(self, state: ServerState, trained: tuple[str, ...]) -> Aggregator:
         """Keeps the round's updates."""
         reason = "one is cut at either end"
         return Collected(state.params, trained, partial(trimmed_mean, trim=self.trim), least=self.least, reason=reason)
-
-    def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
-        """Add the trimmed mean."""
-        return step(state, aggregate, self.server_learning_rate)
 
 
 def cut(count: int, trim: float) -> int:

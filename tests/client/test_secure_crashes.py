@@ -22,6 +22,17 @@ FRAMES: dict[str, Callable[[Any, Any], Frame]] = {
 }
 
 
+def die(kit: Any, asked: Frame, kind: type, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The site ends where it would call this method."""
+
+    def killed(*_given: Any) -> None:
+        raise StorageError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, method, killed)
+        assert kit.answer(asked).outcome == "failed"
+
+
 @pytest.mark.parametrize("stage", FRAMES)
 def test_a_crash_after_the_state_was_stored_changes_no_byte_of_the_answer(
     party: Any, stage: str, monkeypatch: pytest.MonkeyPatch
@@ -53,12 +64,7 @@ def test_a_crash_between_the_mark_and_the_opening_opens_the_same_once(
     kit = party.kits[0]
     asked = party.unmask_frame(kit)
 
-    def killed(*_given: Any) -> None:
-        raise StorageError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SumStore, "save", killed)
-        assert kit.answer(asked).outcome == "failed"
+    die(kit, asked, SumStore, "save", monkeypatch)
     assert party.refusal(kit, party.unmask_frame(kit, run_key="")) == RefusalCode.REPLAYED
     assert kit.answer(asked).outcome == "ok"
 
@@ -68,12 +74,7 @@ def test_a_crash_between_charge_and_mask_pays_once(party: Any, monkeypatch: pyte
     kit = party.kits[0]
     asked = party.mask_frame(kit)
 
-    def killed(*_given: Any) -> None:
-        raise StorageError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SumStore, "save", killed)
-        assert kit.answer(asked).outcome == "failed"
+    die(kit, asked, SumStore, "save", monkeypatch)
     spent = kit.spent()
     assert spent
     assert kit.answer(asked).outcome == "ok"
@@ -87,12 +88,7 @@ def test_masks_are_never_used_for_another_vector(party: Any, monkeypatch: pytest
     kit = party.kits[0]
     asked = party.mask_frame(kit)
 
-    def killed(*_given: Any) -> None:
-        raise StorageError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "keep_reply", killed)
-        kit.answer(asked)
+    die(kit, asked, Outbox, "keep_reply", monkeypatch)
     (values,) = (kit.site.directory / "outbox").rglob("*.values")
     values.unlink()
     assert party.refusal(kit, asked) == RefusalCode.REPLAYED
