@@ -2,7 +2,8 @@
 
 Same wire format, same handlers, same authentication, same error bodies: only the way there is short. A call through
 Flower's own stack costs about three times the processor time of its handler, and a round is made of dozens of calls.
-`pull-object` waits a moment for an object that is announced but still on its way: Flower's clients sleep a second then.
+`pull-object` waits a moment for an object that is announced but still on its way (arrivals.py): Flower's clients sleep
+a second then.
 A site's `pull-messages` may be held until there is something to pull (held.py).
 Everything else goes through Flower's stack. Of a site, only replies to what it was asked are taken.
 """
@@ -19,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fedsite.server.arrivals import Arrivals
 from fedsite.server.guarded import Receive, Scope, Send
 from fedsite.server.held import WAIT_HEADER, HeldPulls, wanted_wait
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 OBJECT_WAIT_S = 2.0  # longest wait for an announced object
-OBJECT_POLL_S = 0.01
 
 _FLEET = "/v1/fleet/"
 _RUNTIME = "/v1/runtime/"
@@ -54,6 +55,7 @@ class FlowerDispatch:
         self._media_type = PROTOBUF_MEDIA_TYPE
         self._routes = _fleet_routes() | _runtime_routes()
         self._held = HeldPulls()
+        self._arrivals = Arrivals()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self, node_id: int) -> None:
@@ -99,12 +101,14 @@ class FlowerDispatch:
             return Response(status_code=int(HTTPStatus.FORBIDDEN))
         if path == _FLEET_PULL:
             result = await self._pull(route, message, request)
+        elif path.endswith("/pull-object"):
+            result = await self._pull_object(route, message, request)
         else:
             result = await run_in_threadpool(self._call, route, message, request)
         if path == _RUNTIME_PUSH:
             self._held.wake(item.metadata.dst_node_id for item in message.messages_list)
-        if path.endswith("/pull-object"):
-            result = await self._arrived(route, message, request, result)
+        elif path.endswith("/push-object"):
+            self._arrivals.arrived(message.object_id)
         return Response(result.SerializeToString(deterministic=True), media_type=self._media_type)
 
     async def _pull(self, route: _Route, message: Any, request: Request) -> Any:
@@ -126,12 +130,16 @@ class FlowerDispatch:
             message.node.node_id, wait_s, look, lambda answer: bool(answer.messages_list), gone
         )
 
-    async def _arrived(self, route: _Route, message: Any, request: Request, result: Any) -> Any:
-        until = asyncio.get_running_loop().time() + OBJECT_WAIT_S
-        while result.object_found and not result.object_available and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(OBJECT_POLL_S)
-            result = await run_in_threadpool(self._call, route, message, request)
-        return result
+    async def _pull_object(self, route: _Route, message: Any, request: Request) -> Any:
+        async def look() -> Any:
+            return await run_in_threadpool(self._call, route, message, request)
+
+        return await self._arrivals.until_there(
+            message.object_id,
+            OBJECT_WAIT_S,
+            look,
+            lambda answer: answer.object_found and not answer.object_available,
+        )
 
     def _call(self, route: _Route, message: Any, request: Request) -> Any:
         return route.handle(message, self._factory.state(), request)
