@@ -5,6 +5,8 @@ Flower's own stack costs about three times the processor time of its handler, an
 `pull-object` waits a moment for an object that is announced but still on its way (arrivals.py): Flower's clients sleep
 a second then.
 A site's `pull-messages` may be held until there is something to pull (held.py).
+Calls take turns: nearly every one writes to Flower's database, which has one writer, and SQLite lets whoever waits sleep,
+and then fail.
 Everything else goes through Flower's stack. Of a site, only replies to what it was asked are taken.
 """
 
@@ -13,10 +15,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from starlette.concurrency import run_in_threadpool
+import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -56,6 +59,7 @@ class FlowerDispatch:
         self._routes = _fleet_routes() | _runtime_routes()
         self._held = HeldPulls()
         self._arrivals = Arrivals()
+        self._turns = anyio.CapacityLimiter(1)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self, node_id: int) -> None:
@@ -104,7 +108,7 @@ class FlowerDispatch:
         elif path.endswith("/pull-object"):
             result = await self._pull_object(route, message, request)
         else:
-            result = await run_in_threadpool(self._call, route, message, request)
+            result = await self._call(route, message, request)
         if path == _RUNTIME_PUSH:
             self._held.wake(item.metadata.dst_node_id for item in message.messages_list)
         elif path.endswith("/push-object"):
@@ -114,8 +118,7 @@ class FlowerDispatch:
     async def _pull(self, route: _Route, message: Any, request: Request) -> Any:
         self._loop = asyncio.get_running_loop()
 
-        async def look() -> Any:
-            return await run_in_threadpool(self._call, route, message, request)
+        look = partial(self._call, route, message, request)
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -125,24 +128,24 @@ class FlowerDispatch:
         if wait_s == 0:
             return await look()
         # Before anything is held: whoever names another site's node would let that site's pull go.
-        await run_in_threadpool(self._authenticate, request)
+        await self._turn(partial(self._authenticate, request))
         return await self._held.until_found(
             message.node.node_id, wait_s, look, lambda answer: bool(answer.messages_list), gone
         )
 
     async def _pull_object(self, route: _Route, message: Any, request: Request) -> Any:
-        async def look() -> Any:
-            return await run_in_threadpool(self._call, route, message, request)
-
         return await self._arrivals.until_there(
             message.object_id,
             OBJECT_WAIT_S,
-            look,
+            partial(self._call, route, message, request),
             lambda answer: answer.object_found and not answer.object_available,
         )
 
-    def _call(self, route: _Route, message: Any, request: Request) -> Any:
-        return route.handle(message, self._factory.state(), request)
+    async def _call(self, route: _Route, message: Any, request: Request) -> Any:
+        return await self._turn(lambda: route.handle(message, self._factory.state(), request))
+
+    async def _turn(self, call: Callable[[], Any]) -> Any:
+        return await anyio.to_thread.run_sync(call, limiter=self._turns)
 
 
 def replies_only(message: Any) -> bool:
