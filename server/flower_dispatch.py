@@ -2,11 +2,10 @@
 
 Same wire format, same handlers, same authentication, same error bodies: only the way there is short. A call through
 Flower's own stack costs about three times the processor time of its handler, and a round is made of dozens of calls.
-`pull-object` waits a moment for an object that is announced but still on its way (arrivals.py): Flower's clients sleep
-a second then.
-A site's `pull-messages` may be held until there is something to pull (held.py).
-Calls take turns: nearly every one writes to Flower's database, which has one writer, and SQLite lets whoever waits sleep,
-and then fail.
+A site's `pull-object` waits a moment for an object that is announced but on its way (arrivals.py): Flower's clients
+sleep a second then. Its `pull-messages` may be held until there is something to pull (held.py).
+Calls take turns: nearly every one writes to Flower's database, which has one writer; in SQLite those who wait sleep,
+and fail in the end.
 Everything else goes through Flower's stack. Of a site, only replies to what it was asked are taken.
 """
 
@@ -36,7 +35,9 @@ _FLEET = "/v1/fleet/"
 _RUNTIME = "/v1/runtime/"
 _FLEET_PULL = _FLEET + "pull-messages"
 _FLEET_PUSH = _FLEET + "push-messages"
+_FLEET_PULL_OBJECT = _FLEET + "pull-object"
 _RUNTIME_PUSH = _RUNTIME + "push-messages"
+_RUNTIME_PUSH_OBJECT = _RUNTIME + "push-object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +106,18 @@ class FlowerDispatch:
             return Response(status_code=int(HTTPStatus.FORBIDDEN))
         if path == _FLEET_PULL:
             result = await self._pull(route, message, request)
-        elif path.endswith("/pull-object"):
+        elif path == _FLEET_PULL_OBJECT:
             result = await self._pull_object(route, message, request)
         else:
             result = await self._call(route, message, request)
         if path == _RUNTIME_PUSH:
             self._held.wake(item.metadata.dst_node_id for item in message.messages_list)
-        elif path.endswith("/push-object"):
+        elif path == _RUNTIME_PUSH_OBJECT:
             self._arrivals.arrived(message.object_id)
         return Response(result.SerializeToString(deterministic=True), media_type=self._media_type)
 
     async def _pull(self, route: _Route, message: Any, request: Request) -> Any:
         self._loop = asyncio.get_running_loop()
-
         look = partial(self._call, route, message, request)
 
         async def gone() -> None:

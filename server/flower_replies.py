@@ -44,9 +44,12 @@ class Replies:
         self._announced: dict[str, _Announced] = {}  # by the instruction that is answered
 
     def announce(self, message_ids: Sequence[str]) -> None:
-        """Ask which of these instructions have been answered; each answer is told once."""
+        """Ask which of these instructions have been answered; each answer is told once, and then forgotten there."""
+        unknown = [asked for asked in message_ids if asked not in self._announced]
+        if not unknown:
+            return
         client = self._grid._runtime_client
-        answer = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        answer = client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             self._announced[proto.metadata.reply_to_message_id] = _Announced(
                 name=proto.metadata.message_id, tree=tree, lost=proto.HasField("error")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from flwr.app import Message
-from flwr.app.message import remove_content_from_message
+from flwr.app import Error, Message
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.node_pb2 import Node
@@ -29,6 +30,7 @@ class MemoryGrid:
         self.fleet = fleet
         self.numbers = {site.name: index for index, site in enumerate(fleet.all, start=1)}
         self.replies: dict[str, Message] = {}
+        self._told: dict[str, Message] = {}
         self.pushes: list[int] = []
         self.pulls: list[int] = []
         self.error: BaseException | None = None
@@ -71,8 +73,13 @@ class MemoryGrid:
         answer = PullAppMessagesResponse()
         for name in request.message_ids:
             reply = self.replies.pop(name, None)
+            if reply is None and name in self._told:
+                # Flower deletes what it has told, and tells whoever asks again that it is lost.
+                reply = copy.deepcopy(self._told[name])
+                reply = make_message(metadata=reply.metadata, error=Error(code=3, reason="Message Unavailable"))
             if reply is None:
                 continue
+            self._told[name] = reply
             with no_object_id_recompute():
                 reply.metadata.__dict__["_message_id"] = reply.object_id
                 objects = {key: item.deflate() for key, item in get_all_nested_objects(reply).items()}
