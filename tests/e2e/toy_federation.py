@@ -26,21 +26,26 @@ class Watch:
     """The events of one run as `fedsite runs watch --json` prints them, collected by a thread."""
 
     process: subprocess.Popen[str]
+    log: Path  # what it writes to stderr
     longest_s: float = LONGEST_S
     events: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
 
     def collect(self) -> None:
         """Read until the command ends."""
         for line in self.process.stdout or ():
             self.events.append(json.loads(line))
+        self.ended = True
 
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first event that is wanted, past or to come."""
         end = time.monotonic() + self.longest_s
         while time.monotonic() < end:
+            ended = self.ended  # before the last look
             for event in list(self.events):
                 if wanted(event):
                     return event
+            assert not ended, f"the command ended: {self.log.read_text()[-2000:]}; so far: {self.events}"
             time.sleep(0.02)
         raise AssertionError(f"not within {self.longest_s} s; so far: {self.events}")
 
@@ -112,7 +117,8 @@ class Toys(Federation):
 
     def watch(self, run_id: str, *, longest_s: float = LONGEST_S) -> Watch:
         """Follow a run."""
-        found = Watch(self.popen("runs", "watch", run_id, "--json", home=self.home), longest_s=longest_s)
+        process = self.popen("runs", "watch", run_id, "--json", home=self.home)
+        found = Watch(process, self.home / "runs.stderr", longest_s=longest_s)
         threading.Thread(target=found.collect, daemon=True).start()
         return found
 
