@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,19 @@ class Federation:
     def popen(self, *arguments: str, home: Path) -> subprocess.Popen[str]:
         """Start one `fedsite` command in a session of its own; stderr goes to a log beside its home."""
         home.mkdir(parents=True, exist_ok=True)
-        with (home / f"{arguments[0]}.stderr").open("a") as log:
+        return self.start_process(command(*arguments), home, home / f"{arguments[0]}.stderr", stdout=subprocess.PIPE)
+
+    def start_process(
+        self, words: Sequence[str], home: Path, log: Path, *, stdout: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
+        """Start these words at a home in a session of their own; stderr goes to a log."""
+        with log.open("a") as errors:
             return subprocess.Popen(
-                command(*arguments),
+                words,
                 env=self._environment(home),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
+                stdout=stdout,
+                stderr=errors,
                 text=True,
                 start_new_session=True,
             )

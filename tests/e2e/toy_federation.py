@@ -87,17 +87,8 @@ class Toys(Federation):
         home = self.site_home(name)
         self._copies(name).mkdir(exist_ok=True)
         script = str(Path(__file__).with_name("faulty_agent.py"))
-        fault = [str(self._copies(name)), place, str(number), moment]
-        with (home / "up.stderr").open("a") as log:
-            self.agents[name] = subprocess.Popen(
-                [sys.executable, script, *fault, "up"],
-                env=self._environment(home),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+        words = [sys.executable, script, str(self._copies(name)), place, str(number), moment, "up"]
+        self.agents[name] = self.start_process(words, home, home / "up.stderr")
         return self.agents[name]
 
     def restart_recorded(self, name: str, *, place: str, moment: str) -> subprocess.Popen[str]:

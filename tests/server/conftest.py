@@ -1,21 +1,28 @@
-"""Simulated sites, and a link's grid to them."""
+"""Simulated sites, a run with them, and a link's grid to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsite.server import flower_grid
 from tests.memory_grid import MemoryGrid
-from tests.simulated_fleet import SimulatedFleet
+from tests.simulated_fleet import Play, SimulatedFleet
 
 
 @pytest.fixture
 def fleet() -> SimulatedFleet:
     """The sites."""
     return SimulatedFleet()
+
+
+@pytest.fixture
+def play(fleet: SimulatedFleet, tmp_path: Path) -> Play:
+    """A run with them."""
+    return Play(fleet=fleet, folder=tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,6 @@ from fedsite.server import checkpoint
 from tests import simulated_site
 from tests.simulated_fleet import Play, SimulatedFleet
 from tests.simulated_site import SimulatedSite
-
-
-@pytest.fixture
-def fleet() -> SimulatedFleet:
-    return SimulatedFleet()
-
-
-@pytest.fixture
-def play(fleet: SimulatedFleet, tmp_path: Path) -> Play:
-    return Play(fleet=fleet, folder=tmp_path)
 
 
 def test_statistics_that_were_not_asked_for_are_refused(play: Play, fleet: SimulatedFleet) -> None:

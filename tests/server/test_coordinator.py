@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,6 @@ from fedsite.protocol.plan import PrivacyPlan, ProtectionPlan, StrategyPlan
 from fedsite.server import checkpoint
 from tests import simulated_site
 from tests.simulated_fleet import Play, SimulatedFleet
-
-
-@pytest.fixture
-def fleet() -> SimulatedFleet:
-    return SimulatedFleet()
-
-
-@pytest.fixture
-def play(fleet: SimulatedFleet, tmp_path: Path) -> Play:
-    return Play(fleet=fleet, folder=tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["secagg", "sealed", "none"])
