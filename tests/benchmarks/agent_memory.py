@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Sites(Path(folder)) as us:
         agent = us.up(1, f"agent.idle_worker_s={IDLE_S:g}").agents["site-0"].pid
         found["agent, idle after joining"] = memory(agent)
-        us.run(3, "rounds.minimum=1")
+        us.run(3, "rounds.minimum=1", "protection=sealed")
         workers = leftovers.workers(us.site_home("site-0"))
         found["agent, after a run"] = memory(agent)
         if workers:
