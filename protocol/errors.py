@@ -48,11 +48,17 @@ class RefusalCode(StrEnum):
     TOO_FEW_WINDOWS = "too-few-windows"
     BUDGET = "budget"
     COHORT = "cohort"
+    APPROVAL = "approval"  # a person at the site has not decided yet
+    NOT_NOW = "not-now"  # paused, outside its hours, or a condition of its host does not hold
     BUSY = "busy"
     STORAGE = "storage"
     RELEASE_INVALID = "release-invalid"
     SELF_TEST = "self-test"
     INTERNAL = "internal"
+
+
+# Said by a site that would answer the same question at another time: it is asked again, never sent away.
+ASK_LATER = frozenset({RefusalCode.APPROVAL, RefusalCode.NOT_NOW})
 
 
 class FedsiteError(Exception):

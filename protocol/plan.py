@@ -12,6 +12,7 @@ from fedsite.protocol.secagg.manifest import SITES_MAX, Terms
 
 SCHEMA: Final = "fedsite.plan/1"
 SITE: Final = "site"  # the unit of noise in sums
+_OF_ONE_RUN: Final = ("run_id", "created", "seed", "cost")
 SMALL_NOISES: Final = ("statistics_noise", "evaluation_noise", "calibration_noise")
 
 
@@ -269,6 +270,17 @@ class RoundPlan:
     def hash(self) -> str:
         """SHA-256 of the canonical bytes, hex."""
         return documents.digest(shape.plain(self))
+
+    @cached_property
+    def recipe(self) -> str:
+        """SHA-256, hex, of what stays the same when the same run is launched again.
+
+        Left out are the run's id and time, its seed with the start weights made from it, and what it costs, which
+        follows from the rest and the number of sites.
+        """
+        kept = {name: value for name, value in shape.plain(self).items() if name not in _OF_ONE_RUN}
+        kept["model"] = {name: value for name, value in kept["model"].items() if name != "init_hash"}
+        return documents.digest(kept)
 
     @property
     def task_name(self) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedsite.protocol import documents
 from fedsite.protocol.errors import DocumentError
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, RoundPlan, RoundsPlan
+from fedsite.protocol.plan import CostPlan, LocalPlan, ModelPlan, PrivacyPlan, RoundPlan, RoundsPlan, StrategyPlan
 
 
 def plan(**changes: Any) -> RoundPlan:
@@ -80,3 +80,28 @@ def test_unknown_keys_are_refused(key: str) -> None:
     document = documents.parse(plan().encode())
     with pytest.raises(DocumentError, match=f"unknown key {key}"):
         RoundPlan.parse(documents.canonical(document | {key: 1}))
+
+
+def test_the_recipe_is_what_two_launches_of_the_same_run_share() -> None:
+    first = plan(seed=1, model=ModelPlan(name="mlp", init_hash="a" * 64), cost=CostPlan(bytes_up=1))
+    again = plan(
+        seed=2, model=ModelPlan(name="mlp", init_hash="b" * 64), cost=CostPlan(bytes_up=2), run_id="s", created="now"
+    )
+    assert first.recipe == again.recipe
+    assert first.hash != again.hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"federation": "g"},
+        {"task": {"name": "pump", "window": {"length": 31}}},
+        {"model": ModelPlan(name="mlp", trainable="head")},
+        {"local": LocalPlan(steps=15, sampling_rate=0.072)},
+        {"rounds": RoundsPlan(count=26)},
+        {"privacy": PrivacyPlan(statistics_noise=1.0)},
+        {"strategy": StrategyPlan(name="fedadam")},
+    ],
+)
+def test_whatever_else_changes_makes_another_recipe(change: dict[str, Any]) -> None:
+    assert plan(**change).recipe != plan().recipe
