@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, envelope, instants, shape
 from fedsite.protocol.encoding import enc
-from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, StorageError, TrustError
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, RefusalCode, StorageError, TrustError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey, VerifyKey, check_node_key
 from fedsite.protocol.site_document import check_name
@@ -148,7 +148,7 @@ def refusal(error: FedsiteError) -> bytes:
     fitting = [name for name, known in _KINDS.items() if isinstance(error, known)]
     kind = "document" if "document" in fitting else (fitting or ["internal"])[0]
     fields = {"found": error.found, "allowed": error.allowed, "next_step": error.next_step}
-    return documents.canonical({"schema": REFUSAL_SCHEMA, "kind": kind, **fields})
+    return documents.canonical({"schema": REFUSAL_SCHEMA, "kind": kind, "code": error.refusal.value, **fields})
 
 
 def read_refusal(data: bytes) -> FedsiteError | None:
@@ -158,6 +158,10 @@ def read_refusal(data: bytes) -> FedsiteError | None:
     except FedsiteError:
         return None
     fields = {name: str(value.get(name, ""))[:500] for name in ("found", "allowed", "next_step")}
+    code = str(value.get("code"))
     return _KINDS.get(str(value.get("kind")), FedsiteError)(
-        fields["found"], allowed=fields["allowed"], next_step=fields["next_step"]
+        fields["found"],
+        allowed=fields["allowed"],
+        next_step=fields["next_step"],
+        refusal=RefusalCode(code) if code in list(RefusalCode) else None,
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from fedsite.protocol import documents, shape
-from fedsite.protocol.errors import DocumentError, TrustError
+from fedsite.protocol.errors import ConfigError, DocumentError, TrustError
 from fedsite.protocol.keys import VerifyKey
 
 SCHEMA: Final = "fedsite.federation/1"
 MAX_BYTES = 64 << 10
 MAX_NAME = 64  # characters: it stands in certificates
+_FINGERPRINT = re.compile(r"[0-9a-f]{32,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,11 @@ class Federation:
         return documents.digest(shape.plain(self))
 
     @property
+    def fingerprint(self) -> str:
+        """The digest as people compare it: 16 groups of 4 digits. It stands for address, authority and signing key."""
+        return " ".join(self.digest[start : start + 4] for start in range(0, 64, 4))
+
+    @property
     def verify_key(self) -> VerifyKey:
         """The key under instructions, tokens, site documents and releases."""
         return VerifyKey.parse(self.signing_key)
@@ -67,6 +74,32 @@ class Federation:
     def port(self) -> int:
         """TCP port."""
         return host_port(self.address)[1]
+
+
+def check_fingerprint(told: str, digest: str) -> None:
+    """Compare what somebody was told of a federation with the digest of its document.
+
+    Args:
+        told: the fingerprint, or its first half or more; blanks, colons, dashes and capitals do not matter.
+        digest: SHA-256 of the canonical document, hex.
+
+    Raises:
+        ConfigError: not a fingerprint, or too little of one to mean anything.
+        TrustError: it is another federation's.
+    """
+    digits = "".join(letter for letter in told.lower() if not letter.isspace() and letter not in ":-")
+    if not _FINGERPRINT.fullmatch(digits):
+        raise ConfigError(
+            f"fingerprint {told!r:.100}",
+            allowed="64 hex digits as printed by fedsite token create; 32 of them at least",
+            next_step="ask the central team to read it out again",
+        )
+    if not digest.startswith(digits):
+        raise TrustError(
+            f"the token is for the federation with fingerprint {digest[:16]}…, not the one you were told",
+            allowed=f"{digits[:16]}…",
+            next_step="do not go on: call the central team, by a number that does not come from whoever sent the token",
+        )
 
 
 def host_port(address: str) -> tuple[str, int]:

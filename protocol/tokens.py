@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from fedsite.protocol import documents, ids, instants, shape
 from fedsite.protocol.encoding import enc
-from fedsite.protocol.errors import ConfigError, DocumentError, TrustError
+from fedsite.protocol.errors import ConfigError, DocumentError, RefusalCode, TrustError
 from fedsite.protocol.federation import Federation, host_port
 from fedsite.protocol.keys import SigningKey
 
@@ -45,6 +45,7 @@ class Token:
     nonce: str  # 16 random bytes, hex
     expires: str  # RFC 3339
     label: str = ""  # the central team's note, such as the site it is meant for
+    replaces: str = ""  # hex id of the site whose name the new one takes over, and which is revoked with it
 
     def __post_init__(self) -> None:
         host_port(self.address)
@@ -53,6 +54,8 @@ class Token:
         instants.read(self.expires)
         if len(self.label) > MAX_LABEL or (self.label and not self.label.isprintable()):
             raise DocumentError(f"label {self.label!r:.80}", allowed=f"up to {MAX_LABEL} printable characters")
+        if self.replaces:
+            ids.id_bytes(self.replaces)
 
 
 def create(
@@ -61,6 +64,7 @@ def create(
     *,
     expires_s: float,
     label: str = "",
+    replaces: str = "",
     now: datetime,
     random: Callable[[int], bytes] = os.urandom,
 ) -> str:
@@ -71,11 +75,12 @@ def create(
         signing_key: the federation's.
         expires_s: seconds until it is refused.
         label: a note that travels in the clear.
+        replaces: id of the site whose place the new one takes, hex; empty for a site of its own.
         now: UTC.
         random: n random bytes.
 
     Raises:
-        ConfigError: a time or label out of bounds.
+        ConfigError: a time or label out of bounds, or a malformed id.
     """
     if not 0 < expires_s <= LONGEST_S:
         raise ConfigError(
@@ -89,8 +94,12 @@ def create(
         nonce=random(16).hex(),
         expires=instants.text(now + timedelta(seconds=expires_s)),
         label=label,
+        replaces=replaces,
     )
-    payload = documents.canonical(shape.plain(token))
+    value = shape.plain(token)
+    if not replaces:
+        del value["replaces"]  # a token of version 1 as it was before sites could be replaced
+    payload = documents.canonical(value)
     return f"{PREFIX}{_encode(payload)}.{_encode(signing_key.sign(enc(_LABEL, payload)))}"
 
 
@@ -122,6 +131,7 @@ def verify(token: str, federation: Federation, now: datetime) -> Token:
             f"token expired at {parsed.expires}",
             allowed=f"a token that expires after {instants.text(now)}",
             next_step=_NEXT,
+            refusal=RefusalCode.EXPIRED,
         )
     return parsed
 
@@ -135,12 +145,19 @@ def _parse(token: str) -> tuple[Token, bytes, bytes]:
     stripped = token.strip()
     body, dot, tail = stripped.removeprefix(PREFIX).partition(".")
     if not stripped.startswith(PREFIX) or not dot or len(stripped) > MAX_LENGTH:
-        raise TrustError(f"a text of {len(token)} characters is no token", allowed=_ALLOWED, next_step=_NEXT)
+        raise TrustError(
+            f"a text of {len(token)} characters is no token",
+            allowed=_ALLOWED,
+            next_step=_NEXT,
+            refusal=RefusalCode.MALFORMED,
+        )
     try:
         payload, signature = _decode(body), _decode(tail)
         parsed = shape.read(Token, documents.document(payload, SCHEMA))
     except (binascii.Error, ValueError, DocumentError):
-        raise TrustError("the token is damaged", allowed=_ALLOWED, next_step=_NEXT) from None
+        raise TrustError(
+            "the token is damaged", allowed=_ALLOWED, next_step=_NEXT, refusal=RefusalCode.MALFORMED
+        ) from None
     return parsed, payload, signature
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fedsite.protocol import documents
-from fedsite.protocol.errors import DocumentError, TrustError
-from fedsite.protocol.federation import Federation, host_port
+from fedsite.protocol.errors import ConfigError, DocumentError, TrustError
+from fedsite.protocol.federation import Federation, check_fingerprint, host_port
 
 
 def test_round_trip_and_digest(pumps: Any, wards: Any) -> None:
@@ -56,3 +56,16 @@ def test_addresses(address: str, expected: tuple[str, int]) -> None:
 def test_bad_addresses(address: str) -> None:
     with pytest.raises(DocumentError):
         host_port(address)
+
+
+def test_a_fingerprint_is_compared_as_people_spell_it(pumps: Any, wards: Any) -> None:
+    federation, digest = pumps[0], pumps[0].digest
+    assert federation.fingerprint.replace(" ", "") == digest
+    for told in (federation.fingerprint, digest.upper(), digest[:32], federation.fingerprint.replace(" ", ":")):
+        check_fingerprint(told, digest)
+    for other in (wards[0].digest, digest[1:], digest[:-1] + ("0" if digest[-1] != "0" else "1")):
+        with pytest.raises(TrustError, match="not the one you were told"):
+            check_fingerprint(other, digest)
+    for nothing in ("", digest[:31], digest + "0", "x" * 64):
+        with pytest.raises(ConfigError):
+            check_fingerprint(nothing, digest)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedsite.protocol import documents, tokens
 from fedsite.protocol.encoding import enc
-from fedsite.protocol.errors import ConfigError, TrustError
+from fedsite.protocol.errors import ConfigError, RefusalCode, TrustError
 from fedsite.protocol.keys import SigningKey
 
 fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
@@ -127,3 +127,25 @@ def test_redact_leaves_no_token(token: str, pumps: Any, now: datetime) -> None:
     assert "fedsite-agent" in shown
     assert tokens.redact(token) == tokens.redact(token)
     assert tokens.redact(token) != tokens.redact(tokens.create(pumps[0], pumps[1], expires_s=60, now=now))
+
+
+def test_a_token_that_replaces_a_site_names_it(token: str, pumps: Any, now: datetime) -> None:
+    taken = tokens.create(pumps[0], pumps[1], expires_s=60, label="alpha", replaces="ab" * 16, now=now)
+    assert tokens.verify(taken, pumps[0], now).replaces == "ab" * 16
+    assert tokens.read(token).replaces == ""
+    for malformed in ("alpha", "AB" * 16, "ab" * 15):
+        with pytest.raises(ConfigError):
+            tokens.create(pumps[0], pumps[1], expires_s=60, replaces=malformed, now=now)
+
+
+def test_a_refusal_has_a_code(token: str, pumps: Any, wards: Any, now: datetime) -> None:
+    foreign = tokens.create(pumps[0], wards[1], expires_s=60, now=now)
+    for text, when, code in (
+        (token + "A", now, RefusalCode.MALFORMED),
+        ("hello", now, RefusalCode.MALFORMED),
+        (token, now + timedelta(days=1), RefusalCode.EXPIRED),
+        (foreign, now, RefusalCode.SIGNATURE),
+    ):
+        with pytest.raises(TrustError) as raised:
+            tokens.verify(text, pumps[0], when)
+        assert raised.value.refusal is code
