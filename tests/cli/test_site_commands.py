@@ -154,9 +154,9 @@ def test_status_works_without_an_agent_and_says_so(tmp_path: Path) -> None:
     join_on_disk(tmp_path)
     done = fedsite(tmp_path, "status", "--json")
     value = json.loads(done.stdout)
-    assert (done.returncode, value["schema"], value["agent"]["state"]) == (0, "fedsite.status/1", "stopped")
+    assert (done.returncode, value["schema"], value["agent"]["state"]) == (0, "fedsite.status/2", "stopped")
     assert value["certificate"]["days"] > 1000
-    assert [alert["code"] for alert in value["alerts"]] == ["agent"]
+    assert [finding["code"] for finding in value["findings"]] == ["agent"]
     assert "fedsite up" in fedsite(tmp_path, "status").stdout
 
 
@@ -164,7 +164,7 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     directory = join_on_disk(tmp_path)
     (directory / "budget.db").write_bytes(b"x" * 5000)
     value = json.loads(fedsite(tmp_path, "status", "--json").stdout)
-    assert "budget" in [alert["code"] for alert in value["alerts"]]
+    assert "ledger" in [finding["code"] for finding in value["findings"]]
     done = fedsite(tmp_path, "privacy")
     assert done.returncode == 7
     assert "budget.db" in done.stderr

@@ -145,7 +145,7 @@ def test_a_tampered_model_is_never_scored(ran: tuple[Federation, dict[str, Any]]
     assert "next:" in done.stderr
     assert "Traceback" not in done.stderr
     status = running.cli("status", "--json", home=home).value
-    assert "model" in {alert["code"] for alert in status["alerts"]}
+    assert "model" in {finding["code"] for finding in status["findings"]}
 
 
 def test_lists_and_events_are_json(ran: tuple[Federation, dict[str, Any]]) -> None:

@@ -1,0 +1,152 @@
+"""The facts that a site's health is judged by, read from its state directory; works with an agent and without one.
+
+What cannot be read is a finding itself, and the facts that it would have given are left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedsite.client import assembly, balance, health
+from fedsite.client.balance import Count
+from fedsite.client.health import Finding
+from fedsite.client.health_checks import Balance, Contract
+from fedsite.client.settings import Settings
+from fedsite.client.site import Site
+from fedsite.client.slots import Installed
+from fedsite.protocol import documents, instants, storage
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
+
+STOPPED: Mapping[str, Any] = {"state": "stopped"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One look at a site."""
+
+    now: datetime
+    directory: Path
+    settings: Settings | None = None  # None: broken
+    agent: Mapping[str, Any] = field(default_factory=lambda: STOPPED)  # agent.json, or state "stopped"
+    certificate_expires: datetime | None = None
+    balances: tuple[Balance, ...] = ()
+    runs_open: int = 0
+    runs_finished: int = 0
+    contracts: tuple[Contract, ...] = ()
+    model: Installed | None = None
+    disk_free: int | None = None  # bytes
+    memory_available: int | None = None  # bytes
+    problems: tuple[Finding, ...] = ()  # of what could not be read
+
+
+def read(who: Site, now: datetime, *, counting: Count | None = balance.count) -> Facts:
+    """Look at a site that has joined.
+
+    Args:
+        who: the site.
+        now: UTC.
+        counting: how ε is counted; None: only figures that are kept are told (the agent holds no torch).
+    """
+    directory = who.directory
+    problems: list[Finding] = []
+    settings = _tried(problems, "settings", "site.yaml is broken", lambda: _settings(directory))
+    ledger = _tried(problems, "ledger", "the ledger cannot be read", lambda: _ledger(directory, settings, counting))
+    model = _tried(problems, "model", "the release cannot be used", lambda: _model(directory, who, now))
+    balances, still_open, finished = ledger or ((), 0, 0)
+    return Facts(
+        now=now,
+        directory=directory,
+        settings=settings,
+        agent=agent(directory),
+        certificate_expires=instants.read(who.certificate_expires) if who.certificate_expires else None,
+        balances=balances,
+        runs_open=still_open,
+        runs_finished=finished,
+        contracts=(),
+        model=model,
+        disk_free=disk_free(directory),
+        memory_available=memory_available(),
+        problems=tuple(problems),
+    )
+
+
+def agent(directory: Path) -> dict[str, Any]:
+    """What the agent is doing; a file that was left by kill -9 does not count."""
+    if not assembly.running(directory):
+        return dict(STOPPED)
+    try:
+        found = documents.parse(storage.read(directory / assembly.STATE, limit=64 << 10))
+    except FedsiteError:
+        return {"state": "starting"}  # or it ended in this very moment
+    return dict(found) if isinstance(found, dict) and isinstance(found.get("state"), str) else {"state": "starting"}
+
+
+def disk_free(directory: Path) -> int | None:
+    """Bytes that this user may still write there; None where the system does not say."""
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return None
+
+
+def memory_available() -> int | None:
+    """Bytes that programs may still take without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _settings(directory: Path) -> Settings:
+    from fedsite.client import settings
+
+    return settings.load(directory)
+
+
+def _ledger(directory: Path, settings: Settings | None, counting: Count | None) -> tuple[tuple[Balance, ...], int, int]:
+    """Balances, and the numbers of open and finished runs."""
+    from fedsite.client.budget import Budget
+
+    path = directory / assembly.BUDGET
+    if not path.exists():
+        return (), 0, 0
+    budget = Budget(path, read_only=True)
+    try:
+        entries = budget.entries()
+        unfinished = {entry.run_id for entry in entries if entry.finished is None}  # a run has one for each unit
+        found: tuple[Balance, ...] = ()
+        if settings is not None:
+            rules = settings.policy
+            counted = balance.balances(budget, directory, cap=rules.epsilon_max, delta=rules.delta, counting=counting)
+            found = tuple(counted)
+        return found, len(unfinished), len({entry.run_id for entry in entries} - unfinished)
+    finally:
+        budget.close()
+
+
+def _model(directory: Path, who: Site, now: datetime) -> Installed | None:
+    """The release in use, verified; None when there is none yet."""
+    from fedsite.client.slots import Slots
+
+    try:
+        return Slots(directory, who.federation, clock=lambda: now).current()
+    except DocumentError:
+        raise
+    except ConfigError:
+        return None
+
+
+def _tried(problems: list[Finding], code: str, title: str, read: Callable[[], T]) -> T | None:
+    """What `read` gives; where it fails, its error is a problem."""
+    try:
+        return read()
+    except (FedsiteError, OSError, ValueError) as error:
+        problems.append(health.from_error(code, title, error))
+        return None
