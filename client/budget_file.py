@@ -1,16 +1,26 @@
-"""The budget's file: its tables, and the way from the version before.
+"""The budget's file: its tables, and the way from the versions before.
 
 Version 1 had one privacy unit a run; since version 2 a run may promise something to several units, each with a
-reservation and spends of its own.
+reservation and spends of its own. Version 3 says whose records a run read, and seals what it says. Of runs that are
+older nobody knows whose records they read: they count against everything.
 """
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-VERSION: Final = 2
-_SCHEMA: Final = """
+from fedsite.client import budget_mark
+from fedsite.client.covered import unknown
+from fedsite.privacy.errors import PrivacyError
+from fedsite.protocol.errors import BudgetError, StorageError
+
+VERSION: Final = 3
+_ACCOUNTS: Final = """
 CREATE TABLE run (
     run_id TEXT NOT NULL, unit TEXT NOT NULL, source TEXT NOT NULL, task TEXT NOT NULL, plan_hash TEXT NOT NULL,
     epsilon REAL, delta REAL NOT NULL, created TEXT NOT NULL, finished TEXT,
@@ -27,6 +37,13 @@ CREATE TABLE spent (
     PRIMARY KEY (run_id, unit, release, noise, rate), FOREIGN KEY (run_id, unit) REFERENCES run(run_id, unit)
 ) STRICT;
 """
+_SEALED: Final = """
+CREATE TABLE coverage (
+    run_id TEXT NOT NULL PRIMARY KEY, key TEXT NOT NULL, clock TEXT NOT NULL, spans BLOB NOT NULL
+) STRICT;
+CREATE TABLE seal (run_id TEXT NOT NULL PRIMARY KEY, digest TEXT NOT NULL) STRICT;
+CREATE TABLE ledger (id TEXT NOT NULL PRIMARY KEY, sequence INTEGER NOT NULL, digest TEXT NOT NULL) STRICT;
+"""
 _ASIDE: Final = """
 ALTER TABLE run RENAME TO run_1;
 ALTER TABLE reserved RENAME TO reserved_1;
@@ -40,6 +57,23 @@ DROP TABLE spent_1;
 DROP TABLE reserved_1;
 DROP TABLE run_1;
 """
+_OLD_TABLES: Final = {"run", "reserved", "spent"}
+_TABLES: Final = {
+    0: set[str](),
+    1: _OLD_TABLES,
+    2: _OLD_TABLES,
+    VERSION: _OLD_TABLES | {"coverage", "seal", "ledger"},
+}
+_STEPS: Final = {
+    0: (_ACCOUNTS, _SEALED),
+    1: (_ASIDE, _ACCOUNTS, _OVER, _SEALED),
+    2: (_SEALED,),
+}
+# What SQLite says of the disk and not of the file: everything else is damage, and closes the budget.
+_OF_THE_DISK: Final = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL,
+}  # fmt: skip
 
 
 def version(database: sqlite3.Connection) -> int:
@@ -48,24 +82,71 @@ def version(database: sqlite3.Connection) -> int:
     return int(found)
 
 
+def check(database: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is not what its version says: one flipped bit must not make version 3 into version 2.
+
+    Raises:
+        BudgetError: it is damaged, or of a version to come.
+    """
+    found = version(database)
+    if found not in _TABLES:
+        raise BudgetError(f"{path} is of version {found}", allowed=str(VERSION), next_step="upgrade fedsite")
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if names != _TABLES[found]:
+        raise BudgetError(
+            f"{path} is damaged (tables {', '.join(sorted(names)) or 'none'} in version {found})",
+            next_step=budget_mark.remedy(path),
+        )
+    (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise BudgetError(f"{path} is damaged ({verdict})", next_step=budget_mark.remedy(path))
+
+
 def bring_up(database: sqlite3.Connection) -> None:
-    """Make the tables, or bring those of version 1 forward: within the caller's transaction, whole or not at all."""
+    """Make the tables, or bring older ones forward: within the caller's transaction, whole or not at all.
+
+    The caller seals what it finds then (budget_rows.Change).
+    """
     found = version(database)
     if found == VERSION:
         return  # somebody else was quicker
-    steps = (_SCHEMA,) if found == 0 else (_ASIDE, _SCHEMA, _OVER)
-    for script in steps:
+    for script in _STEPS[found]:
         # Statement by statement: executescript would commit half of it.
         for statement in script.split(";"):
             if statement.strip():
                 database.execute(statement)
+    nobody = unknown()
+    database.execute(
+        "INSERT INTO coverage SELECT DISTINCT run_id, ?, ?, ? FROM run", (nobody.key, nobody.clock, nobody.pack())
+    )
+    database.execute("INSERT INTO ledger VALUES (?,?,?)", (secrets.token_hex(16), 0, ""))
     database.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def copied(database: sqlite3.Connection) -> sqlite3.Connection:
-    """An older file in memory, brought up there: a reader writes nothing."""
+def in_memory(database: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy in memory, to be brought up there: a reader writes nothing."""
     copy = sqlite3.connect(":memory:", isolation_level=None)
     database.backup(copy)
     database.close()
-    bring_up(copy)
     return copy
+
+
+@contextlib.contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """A database error becomes a refusal: damaged is a budget error, a full or read-only disk a storage error.
+
+    Raises:
+        BudgetError, StorageError: as said.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+            raise StorageError(
+                f"{path}: {error}", allowed="a writable disk with space left", next_step=f"df -h {path.parent}"
+            ) from None
+        raise BudgetError(f"{path} is damaged ({error})", next_step=budget_mark.remedy(path)) from None
+    except PrivacyError as error:
+        raise BudgetError(f"{path} is damaged ({error})", next_step=budget_mark.remedy(path)) from None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}", next_step=f"ls -l {path.parent}") from None

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedsite.client import data as site_data
 from fedsite.client import noise, pipe, protect, terms
-from fedsite.client.budget import as_values, from_values
+from fedsite.client.budget_entries import as_values, from_values
 from fedsite.client.worker import Operation
 from fedsite.privacy.sampling import Source
 from fedsite.protocol import weights

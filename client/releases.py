@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from fedsite.client import data, pipe, policy
-from fedsite.client.budget import Budget, as_values, from_values
+from fedsite.client.budget import Budget
+from fedsite.client.budget_entries import as_values, from_values
 from fedsite.client.settings import Settings
 from fedsite.client.store import Outbox, failure_name, release_name, terms_of
 from fedsite.privacy.accounting import Spend
@@ -51,6 +52,10 @@ class Releases:
         self._open_budget = budget
         self._outbox = outbox
         self._clock = clock
+
+    def use(self, settings: Settings) -> None:
+        """Go by these settings from now on."""
+        self._settings = settings
 
     def accept(self, header: Header, plan: RoundPlan) -> None:
         """Reserve what the whole run costs, have the worker check model and data, and keep the plan.

@@ -12,7 +12,7 @@ from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsite.client.budget import Entry
+    from fedsite.client.budget_entries import Entry
     from fedsite.privacy.accounting import Spend
 
 SCHEMA = "fedsite.privacy/1"
@@ -86,7 +86,7 @@ def _keys(entries: Sequence[Entry]) -> list[tuple[str, str]]:
 
 def _source(key: tuple[str, str], entries: Sequence[Entry], cap: float, delta: float) -> dict[str, Any]:
     """One unit of one data source: what counts against the cap there, open reservations included."""
-    from fedsite.client.budget import overlap
+    from fedsite.client.budget_entries import overlap
 
     own = [entry for entry in entries if entry.unit == key[0] and overlap(entry.source, key[1])]
     charged = _epsilon([spend for entry in own for spend in entry.charged], delta, key[0])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fedsite.client import policy, terms
-from fedsite.client.budget import Budget, Entry
+from fedsite.client.budget import Budget
+from fedsite.client.budget_entries import Entry
 from fedsite.client.operations import Operations
 from fedsite.client.secure_store import SumStore
 from fedsite.client.settings import PolicySettings
