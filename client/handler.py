@@ -1,27 +1,33 @@
-"""One instruction in, one signed reply out: verify, ask the policy, reserve the budget, work, protect, keep, answer.
+"""One instruction in, one signed reply out: verify, ask for consent, reserve the budget, work, protect, keep, answer.
 
 The order is the guarantee. Nothing of an instruction is believed before its signature is checked; no data is read
-before policy and budget have agreed; a release is charged before its reply exists, and the reply is on disk before it
-leaves. Whatever goes wrong, the centre learns one code; the text stays in the site's log.
+before rules, host, operator and budget have agreed, whichever instruction it is (consent.Consent); a release is charged
+before its reply exists, and the reply is in the audit log and on disk before it leaves. Whatever goes wrong, the centre
+learns one code; the text stays in the site's log.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from fedsite.client import policy, terms
+from fedsite.client import approvals, audit_facts, policy, terms
+from fedsite.client.approvals import Approvals
+from fedsite.client.audit_facts import Audit
 from fedsite.client.budget import Budget
+from fedsite.client.consent import Consent
 from fedsite.client.incoming import blob, check_purpose
 from fedsite.client.protect import protect, reply_header
 from fedsite.client.refusals import is_refusal, refusal_of
 from fedsite.client.releases import Releases, Worker
 from fedsite.client.secure import Sums
 from fedsite.client.secure_store import SumStore
-from fedsite.client.settings import Settings
+from fedsite.client.settings import Settings, SettingsFile
 from fedsite.client.site import Site
 from fedsite.client.store import Outbox, terms_of
 from fedsite.protocol import instants, messages, signing
@@ -52,40 +58,56 @@ class Handler:
         self,
         *,
         site: Site,
-        settings: Settings,
+        settings: Settings | SettingsFile,
         worker: Worker,
         budget: Callable[[], Budget],
         outbox: Outbox,
         install: Installer,
+        not_now: Callable[[], str | None] = lambda: None,
+        audit: Audit = lambda kind, facts: None,
         clock: Callable[[], datetime] = instants.now,
     ) -> None:
         """Put the parts together.
 
         Args:
             site: who we are and whom we believe.
-            settings: data and policy of this site.
+            settings: data and policy of this site, or the file they are in, which is looked at every time.
             worker: does what needs torch or data.
             budget: opens the budget, each time anew: a damaged file then refuses private runs and nothing else.
             outbox: what was answered.
             install: installs a release.
+            not_now: why nothing may begin at this moment, or None (conditions.gate).
+            audit: told, by kind and facts, what was accepted, refused, released, installed and decided.
             clock: UTC.
         """
         self._site = site
-        self._policy = settings.policy
         self._outbox = outbox
         self._install = install
         self._clock = clock
-        self._releases = Releases(settings=settings, worker=worker, budget=budget, outbox=outbox, clock=clock)
+        self._audit = audit
+        self._meter = audit_facts.Meter()
+        asked = Approvals(site.directory / approvals.FOLDER)
+        self._consent = Consent(settings, approvals=asked, not_now=not_now, audit=audit, clock=clock)
+        self._releases = Releases(
+            settings=self._consent.settings, worker=worker, budget=budget, outbox=outbox, clock=clock
+        )
         self._sums = Sums(site, SumStore(outbox, site.key.derive("secagg")), clock)
 
     def handle(self, frame: Frame) -> Frame:
         """The reply to an instruction; never raises for anything the centre may send."""
         try:
+            self._releases.use(self._consent.look())
             header = self._verify(frame)
             stored = self._outbox.reply(header)
+            if stored is not None and _answers(stored, frame):
+                return stored
+            self._consent.begin(header)
             if stored is not None:
-                return self._again(header, frame, stored)
-            reply = self._carry_out(header, frame)
+                raise _answered(header)
+            started = time.monotonic()
+            reply, plan = self._carry_out(header, frame)
+            self._meter.add(header.run_id, frame.size, reply.size, time.monotonic() - started)
+            self._tell(header, plan, reply)
             self._outbox.keep_reply(header, reply)
             if header.kind == "finish":
                 self._outbox.finish(header.run_id)
@@ -98,38 +120,32 @@ class Handler:
             return self._refuse(frame, error)
 
     def _verify(self, frame: Frame) -> Header:
-        if frame.size > self._policy.bytes_max:
+        most = self._consent.settings.policy.bytes_max
+        if frame.size > most:
             raise IntegrityError(
                 f"instruction of {frame.size} bytes",
-                allowed=f"at most {self._policy.bytes_max} (policy.bytes_max)",
+                allowed=f"at most {most} (policy.bytes_max)",
                 refusal=RefusalCode.TOO_LARGE,
             )
         header = signing.open_instruction(frame, self._site.federation, self._site.id, self._clock())
         check_purpose(header)
         return header
 
-    def _again(self, header: Header, frame: Frame, stored: Frame) -> Frame:
-        """The very bytes that were sent before, for the very same instruction only."""
-        if messages.read_reply(stored.header).instruction != signing.instruction_hash(frame):
-            raise TrustError(
-                f"another instruction was answered as attempt {header.attempt} of {header.kind}, round {header.round}",
-                allowed="a new attempt number",
-                refusal=RefusalCode.REPLAYED,
-            )
-        return stored
-
-    def _carry_out(self, header: Header, frame: Frame) -> Frame:
-        """Do what is asked, then make keys for the sum to come, where one is named."""
+    def _carry_out(self, header: Header, frame: Frame) -> tuple[Frame, RoundPlan | None]:
+        """Do what is asked, then make keys for the sum to come, where one is named; the reply, and the run's plan."""
         if header.kind in ("install", "finish"):
             if NEXT in {*frame.blobs, *header.body}:
                 raise DocumentError(f"a sum to come after {header.kind}", allowed="none: the run is over")
-            return self._sign(header, frame, {}, self._ended(header))
+            return self._sign(header, frame, {}, self._ended(header)), None
         plan = self._plan(header, frame)
-        coming = self._sums.coming(header, frame, plan, limit=self._policy.bytes_max)
+        decision = self._consent.plan(plan, header)
+        coming = self._sums.coming(header, frame, plan, limit=self._consent.settings.policy.bytes_max)
         blobs = self._answer(header, frame, plan)
+        if header.kind == "prepare":
+            self._consent.accepted(plan, decision)
         if coming is not None:
             blobs["advert"] = self._sums.advert(coming)
-        return self._sign(header, frame, blobs, {})
+        return self._sign(header, frame, blobs, {}), plan
 
     def _answer(self, header: Header, frame: Frame, plan: RoundPlan) -> dict[str, bytes]:
         """What the reply brings."""
@@ -154,6 +170,7 @@ class Handler:
         if "model" in blobs and hashlib.sha256(blobs["model"]).hexdigest() != header.model_hash:
             raise IntegrityError("the model has another hash than its header says")
         terms.check_round(plan, header.kind, header.round)
+        terms.check_start(plan, header)
         if plan.protection.mode != "secagg":
             return protect(self._releases.values(header, plan, blobs), header, plan.protection)
         turn = self._sums.turn(header, frame)
@@ -165,6 +182,7 @@ class Handler:
         """Do what may come when a run has ended, and what ends it; returns the reply's body."""
         if header.kind == "finish":
             self._releases.finish(header.run_id)
+            self._consent.ended(header)
             return {}
         version, manifest_hash = header.body.get("version"), header.body.get("manifest_hash")
         if not isinstance(version, str) or not isinstance(manifest_hash, str):
@@ -173,18 +191,22 @@ class Handler:
         return {"version": version, "verified": True}
 
     def _plan(self, header: Header, frame: Frame) -> RoundPlan:
-        """The plan that is to be accepted, or that was; allowed by the policy as it is now.
+        """The plan that is to be accepted, or that was.
 
         Raises:
             DocumentError: none of this run was accepted, or not the one the header names.
-            PolicyError: the operator's rules do not allow it, or no longer.
         """
         data = blob(frame, "plan") if header.kind == "prepare" else self._outbox.plan(header.run_id)
         if data is None:
             raise DocumentError(f"run {header.run_id} was not prepared here", refusal=RefusalCode.PLAN_UNKNOWN)
-        plan = policy.read_plan(data, header)
-        policy.check(plan, self._policy)
-        return plan
+        return policy.read_plan(data, header)
+
+    def _tell(self, header: Header, plan: RoundPlan | None, reply: Frame) -> None:
+        """The audit entry of an answer: before the answer can leave."""
+        found = audit_facts.entry(header, plan, reply)
+        if found is not None:
+            kind, facts = found
+            self._audit(kind, {**facts, **self._meter.take(header.run_id)})
 
     def _sign(self, header: Header, frame: Frame, blobs: Mapping[str, bytes], body: Mapping[str, Any]) -> Frame:
         return signing.sign_reply(
@@ -205,6 +227,24 @@ class Handler:
         )  # fmt: skip
         try:
             header = messages.read_header(frame.header)
+        except Exception:
+            header = nobody
+        with contextlib.suppress(Exception):  # a refusal needs no log to be one
+            self._consent.refused(header, code)
+        try:
             return signing.sign_reply(reply_header(header, instruction, code=code, failed=failed), {}, self._site.key)
         except Exception:
             return signing.sign_reply(reply_header(nobody, instruction, code=code, failed=failed), {}, self._site.key)
+
+
+def _answers(stored: Frame, frame: Frame) -> bool:
+    """Whether a stored reply is the one to this very instruction: it is sent again, byte for byte."""
+    return messages.read_reply(stored.header).instruction == signing.instruction_hash(frame)
+
+
+def _answered(header: Header) -> TrustError:
+    return TrustError(
+        f"another instruction was answered as attempt {header.attempt} of {header.kind}, round {header.round}",
+        allowed="a new attempt number",
+        refusal=RefusalCode.REPLAYED,
+    )

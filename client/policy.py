@@ -9,7 +9,7 @@ from fedsite.client.settings import PolicySettings
 from fedsite.models import sum_noise
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import shape
-from fedsite.protocol.errors import BudgetError, DocumentError, PolicyError, RefusalCode
+from fedsite.protocol.errors import BudgetError, DocumentError, FedsiteError, PolicyError, RefusalCode
 from fedsite.protocol.messages import Header, Purpose
 from fedsite.protocol.plan import SITE, RoundPlan
 
@@ -27,73 +27,143 @@ def check(plan: RoundPlan, policy: PolicySettings) -> None:
     """Refuse a plan that the site's rules do not allow.
 
     Raises:
-        PolicyError: task, privacy, protection or size are not allowed here (`policy` or `protection`).
+        PolicyError, BudgetError: the first of `reasons`.
     """
-    if policy.tasks is not None and plan.task_name not in policy.tasks:
-        raise PolicyError(
-            f"task {plan.task_name}",
-            allowed=shape.nearest(plan.task_name, list(policy.tasks)) or "none (policy.tasks is empty)",
-            next_step="add it to policy.tasks in site.yaml to allow it",
-        )
-    if _STRENGTH[plan.protection.mode] < _STRENGTH[policy.minimum_protection]:
-        raise PolicyError(
-            f"protection {plan.protection.mode}",
-            allowed=policy.minimum_protection,
-            next_step=_NEXT[policy.minimum_protection],
-            refusal=RefusalCode.PROTECTION,
-        )
-    check_cohort(plan, policy)
-    if plan.privacy.mode == "none" and policy.require_privacy:
-        raise PolicyError(
-            "a run without differential privacy",
-            allowed="privacy=sample",
-            next_step="policy.require_privacy=false allows runs that are not private",
-        )
+    for reason in reasons(plan, policy):
+        raise reason
+
+
+def reasons(plan: RoundPlan, policy: PolicySettings) -> list[FedsiteError]:
+    """Everything in a plan that the site's rules do not allow: each as the error it is refused with."""
+    named = [
+        _named("task", plan.task_name, [plan.task_name], policy.tasks),
+        _named("strategy", plan.strategy.name, [plan.strategy.name], policy.strategies),
+        _named("model", plan.model.name, [plan.model.name, plan.model.init_hash], policy.models),
+    ]
+    found: list[FedsiteError | None] = [*named, _weak(plan, policy), *_cohort(plan, policy), _public(plan, policy)]
     for unit in plan.privacy.units:
-        if plan.privacy.claim(unit).delta > policy.delta:
-            raise PolicyError(
-                f"delta {plan.privacy.claim(unit).delta} per {unit}", allowed=f"at most {policy.delta} (policy.delta)"
-            )
+        found += _claims(plan, policy, unit)
     if plan.local.steps > policy.steps_max:
-        raise PolicyError(f"{plan.local.steps} steps a round", allowed=f"at most {policy.steps_max} (policy.steps_max)")
+        allowed = f"at most {policy.steps_max} (policy.steps_max)"
+        found.append(PolicyError(f"{plan.local.steps} steps a round", allowed=allowed))
+    return [reason for reason in found if reason is not None]
 
 
-def check_cohort(plan: RoundPlan, policy: PolicySettings) -> None:
-    """Refuse a run that may add this site's values to fewer others than its rules want, or trusts more of them.
+def _named(what: str, name: str, words: list[str], allowed: tuple[str, ...] | None) -> PolicyError | None:
+    """Something that has to be on a list of the operator's, where there is one."""
+    setting = {"task": "tasks", "strategy": "strategies", "model": "models"}[what]
+    if allowed is None or set(words) & set(allowed):
+        return None
+    shown = " of weights ".join(filter(None, words))
+    return PolicyError(
+        f"{what} {shown}",
+        allowed=shape.nearest(name, list(allowed)) or f"none (policy.{setting} is empty)",
+        next_step=f"add it to policy.{setting} in site.yaml to allow it",
+    )
 
-    Raises:
-        PolicyError: it may (`cohort`).
-    """
-    terms = plan.protection.terms
+
+def _weak(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
+    if _STRENGTH[plan.protection.mode] >= _STRENGTH[policy.minimum_protection]:
+        return None
+    return PolicyError(
+        f"protection {plan.protection.mode}",
+        allowed=policy.minimum_protection,
+        next_step=_NEXT[policy.minimum_protection],
+        refusal=RefusalCode.PROTECTION,
+    )
+
+
+def _cohort(plan: RoundPlan, policy: PolicySettings) -> list[PolicyError]:
+    """A run that may add this site's values to fewer others than its rules want, or trusts more of them."""
+    terms, found = plan.protection.terms, []
     if plan.protection.mode == "secagg" and terms.min_survivors < policy.cohort_min:
-        raise PolicyError(
+        few = PolicyError(
             f"sums over {terms.min_survivors} of {terms.min_cohort} sites",
             allowed=f"at least {policy.cohort_min} (policy.cohort_min)",
             next_step="policy.cohort_min=2 lets the one other site work out this one's values",
             refusal=RefusalCode.COHORT,
         )
+        found.append(few)
     if plan.protection.mode == "secagg" and terms.colluding < policy.colluding_min:
-        raise PolicyError(
+        trusting = PolicyError(
             f"sums that hold against {terms.colluding} colluding sites",
             allowed=f"at least {policy.colluding_min} (policy.colluding_min)",
             next_step="launch with protection.terms.colluding that large, or lower policy.colluding_min in site.yaml",
             refusal=RefusalCode.COHORT,
         )
+        found.append(trusting)
+    return found
+
+
+def _public(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
+    if plan.privacy.mode != "none" or not policy.require_privacy:
+        return None
+    return PolicyError(
+        "a run without differential privacy",
+        allowed="privacy=sample",
+        next_step="policy.require_privacy=false allows runs that are not private",
+    )
+
+
+def _claims(plan: RoundPlan, policy: PolicySettings, unit: str) -> list[FedsiteError]:
+    """What the plan itself says that one unit pays; what it really costs is worked out when it is to be reserved."""
+    claim, found = plan.privacy.claim(unit), list[FedsiteError]()
+    if claim.delta > policy.delta:
+        found.append(PolicyError(f"delta {claim.delta} per {unit}", allowed=f"at most {policy.delta} (policy.delta)"))
+    for allowed in (check_epsilon, check_epsilon_task):
+        try:
+            allowed(claim.epsilon or 0.0, policy, unit)
+        except BudgetError as error:
+            found.append(error)
+    return found
 
 
 def check_epsilon(epsilon: float, policy: PolicySettings, unit: str) -> None:
-    """Refuse a run with which the data would have spent more than the site's cap.
+    """Refuse a run with which the data would have spent more than the site's cap for life.
 
     Raises:
         BudgetError: it would.
     """
+    _capped(epsilon, policy.epsilon_max, f"with this run ε per {unit} would be", "epsilon_max", policy)
+
+
+def check_epsilon_task(epsilon: float, policy: PolicySettings, unit: str) -> None:
+    """Refuse a run with which the runs of its task would have spent more of the data than one task may.
+
+    Args:
+        epsilon: of all runs of this task on the same data, this one included, at `policy.delta`.
+        policy: the site's.
+        unit: of privacy.
+
+    Raises:
+        BudgetError: they would.
+    """
+    _capped(epsilon, policy.epsilon_task, f"with this run ε of its task per {unit} would be", "epsilon_task", policy)
+
+
+def check_epsilon_round(epsilon: float, policy: PolicySettings, unit: str) -> None:
+    """Refuse a run of which one round alone costs more than a round may.
+
+    Args:
+        epsilon: of what one round of training releases by itself, its evaluation included, at `policy.delta`.
+        policy: the site's.
+        unit: of privacy.
+
+    Raises:
+        BudgetError: it does.
+    """
+    _capped(epsilon, policy.epsilon_round, f"one round of this run costs ε per {unit} of", "epsilon_round", policy)
+
+
+def _capped(epsilon: float, most: float | None, what: str, setting: str, policy: PolicySettings) -> None:
     # Written so that NaN is refused.
-    if not epsilon <= policy.epsilon_max:
-        raise BudgetError(
-            f"with this run ε per {unit} would be {epsilon:.3g} at δ {policy.delta:g}",
-            allowed=f"at most {policy.epsilon_max:g} (policy.epsilon_max)",
-            next_step="fedsite privacy shows what was spent; the cap is policy.epsilon_max in site.yaml",
-        )
+    if most is None or epsilon <= most:
+        return
+    raise BudgetError(
+        f"{what} {epsilon:.3g} at δ {policy.delta:g}",
+        allowed=f"at most {most:g} (policy.{setting})",
+        next_step=f"fedsite privacy shows what was spent; the cap is policy.{setting} in site.yaml",
+    )
 
 
 def check_claim(epsilon: float, plan: RoundPlan, unit: str) -> None:

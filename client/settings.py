@@ -5,12 +5,14 @@ The centre never sees or sets any of it. Site policy wins over everything a plan
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fedsite.client import hours
 from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
 
@@ -49,8 +51,21 @@ class PolicySettings:
     require_privacy: bool = True  # false: runs without differential privacy are allowed, and are not private
     epsilon_max: float = 10.0  # ε of all runs on the same data together, per privacy unit, at `delta`
     delta: float = 1e-5  # δ at which `epsilon_max` is counted; a plan may not ask for a larger one
+    epsilon_round: float | None = None  # ε that one round of training may cost a unit by itself; null: not bounded
+    epsilon_task: float | None = None  # ε of all runs of one task on the same data; null: `epsilon_max` alone
     steps_max: int = 100_000  # optimizer steps in one round
     bytes_max: int = 1 << 30  # bytes of one instruction
+    models: tuple[str, ...] | None = None  # architectures, or SHA-256 of the weights a run starts from; null: any
+    strategies: tuple[str, ...] | None = None  # names of the strategies allowed; null: any
+    approval: Literal["automatic", "once", "each"] = "automatic"  # who agrees: these rules, or a person as well
+    hours: tuple[str, ...] = ()  # local time in which work may begin, such as "22:00-06:00"; empty: always
+    max_celsius: float | None = None  # of the processor, when work begins
+    mains_only: bool = False  # nothing begins on battery
+    no_metered: bool = False  # nothing begins on a metered network
+    memory_free: int | None = None  # bytes that must be free when work begins
+    load_max: float | None = None  # processes that want to run, per processor, when work begins
+    cpu_threads: int = 1  # of the training process
+    niceness: int = 0  # of the training process: 19 yields to everything else
 
     def __post_init__(self) -> None:
         _range("cohort_min", self.cohort_min, 2, 100_000)
@@ -59,6 +74,15 @@ class PolicySettings:
         _range("delta", self.delta, 1e-15, 0.1)
         _range("steps_max", self.steps_max, 1, 1_000_000)
         _range("bytes_max", self.bytes_max, 1 << 16, 1 << 33)
+        _range("epsilon_round", self.epsilon_round, 0.0, 1e6)
+        _range("epsilon_task", self.epsilon_task, 0.0, 1e6)
+        _range("max_celsius", self.max_celsius, 0.0, 200.0)
+        _range("memory_free", self.memory_free, 0, 1 << 46)
+        _range("load_max", self.load_max, 0.0, 1e3)
+        _range("cpu_threads", self.cpu_threads, 1, 1024)
+        _range("niceness", self.niceness, 0, 19)
+        for window in self.hours:
+            hours.read(window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +92,7 @@ class AgentSettings:
     idle_worker_s: float = 300.0  # seconds without work after which the training process ends
     operation_s: float = 3600.0  # seconds one instruction may take when it names no expiry
     worker_memory: int | None = None  # bytes the training process may take; null: half of this host's; 0: no bound
+    metered: bool | Literal["auto"] = "auto"  # whether the network is metered; auto: the network manager is asked
     log: Literal["debug", "info", "warning"] = "info"
 
     def __post_init__(self) -> None:
@@ -97,16 +122,55 @@ class Settings:
         )
 
 
+class SettingsFile:
+    """`site.yaml` as it is now, with the overrides of the command line: read anew whenever it has changed."""
+
+    def __init__(self, directory: Path, overrides: Sequence[str] = ()) -> None:
+        """Read nothing yet; arguments as for `load`."""
+        self._directory = directory
+        self._overrides = tuple(overrides)
+        self._known: Settings | None = None
+        self.digest = ""  # SHA-256, hex, of the file as it was last read without an error; of nothing without one
+
+    def current(self) -> Settings:
+        """The settings that hold now.
+
+        Raises:
+            ConfigError, TelemetryError: as `load`; what held before holds no more.
+        """
+        data = _read(self._directory / FILE)
+        digest = hashlib.sha256(data or b"").hexdigest()
+        if self._known is None or digest != self.digest:
+            self._known, self.digest = None, ""
+            self._known = _settings(self._directory / FILE, data, self._overrides)
+            self.digest = digest
+        return self._known
+
+
 def load(directory: Path, overrides: Sequence[str] = ()) -> Settings:
     """Read `site.yaml` below `directory` when it is there, and lay `key=value` overrides over it.
 
     Raises:
         ConfigError: malformed YAML, unknown key (with the nearest one), or a value out of range; names file and key.
     """
+    return SettingsFile(directory, overrides).current()
+
+
+def _read(path: Path) -> bytes | None:
+    """The file's bytes, None without one.
+
+    Raises:
+        TelemetryError: it is there and cannot be read, or is too large.
+    """
     from fedsite.telemetry import yaml_text
 
-    path = directory / FILE
-    value: Any = (yaml_text.read_file(path) or {}) if path.exists() else {}
+    return yaml_text.read_bytes(path) if path.exists() else None
+
+
+def _settings(path: Path, data: bytes | None, overrides: Sequence[str]) -> Settings:
+    from fedsite.telemetry import yaml_text
+
+    value: Any = {} if data is None else (yaml_text.parse_bytes(data, path) or {})
     if not isinstance(value, dict):
         raise ConfigError(f"file {path} holds {type(value).__name__}", allowed="keys data, policy, agent")
     try:
@@ -155,6 +219,6 @@ def _lay(value: dict[str, Any], override: str) -> None:
     at[names[-1]] = text if names[-1] == "path" else yaml_text.parse(text, f"override {key}")
 
 
-def _range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
+def _range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
         raise ConfigError(f"{name} is {value}", allowed=f"{low} to {high}")

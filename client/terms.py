@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsite.models import sum_noise
 from fedsite.protocol.errors import DocumentError, IntegrityError, PolicyError, RefusalCode
-from fedsite.protocol.messages import DELTA, LOSS, WEIGHT, Purpose
+from fedsite.protocol.messages import DELTA, LOSS, WEIGHT, Header, Purpose
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 
@@ -49,6 +49,17 @@ def check_round(plan: RoundPlan, purpose: str, number: int) -> None:
     first, last = {"train": (1, plan.rounds.count), "statistics": (0, 0)}.get(purpose, (0, plan.rounds.count))
     if not first <= number <= last:
         raise DocumentError(f"{purpose} of round {number}", allowed=f"{first} to {last}", refusal=RefusalCode.WRONG_RUN)
+
+
+def check_start(plan: RoundPlan, header: Header) -> None:
+    """Refuse to begin training from other weights than the plan names: who agreed to a run agreed to these.
+
+    Raises:
+        IntegrityError: the first round has another model (`model-invalid`).
+    """
+    first = header.kind == "train" and header.round == 1
+    if first and plan.model.init_hash and header.model_hash != plan.model.init_hash:
+        raise IntegrityError(f"a run that starts from weights {header.model_hash}", allowed=plan.model.init_hash)
 
 
 def check(manifest: Manifest, plan: RoundPlan, *, limit: int) -> None:
