@@ -1,0 +1,98 @@
+"""Audit logs on the disk, read only: their files, their lines, and which of the given files belong to one log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from fedsite.protocol import audit, storage
+from fedsite.protocol.audit_check import Line
+from fedsite.protocol.errors import ConfigError, FedsiteError
+
+SUFFIX: Final = ".jsonl"
+_TAIL = 1 << 16  # bytes read at once in search of the last line
+
+
+def name(sequence: int) -> str:
+    """Of the file whose first entry has this number."""
+    return f"{sequence:012d}{SUFFIX}"
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of a log, in order."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.stem.isdigit())
+
+
+def lines(paths: Sequence[Path]) -> Iterator[Line]:
+    """The lines of files, one at a time; one that is longer than any entry comes in pieces that are none.
+
+    Raises:
+        StorageError: one cannot be read.
+    """
+    for path in paths:
+        with storage.storage_errors(path), path.open("rb") as file:
+            number = 0
+            while data := file.readline(audit.MAX_LINE + 2):
+                number += 1
+                whole = data.endswith(b"\n")
+                yield Line(data[:-1] if whole else data, f"{path}:{number}", whole)
+
+
+def last_line(path: Path, size: int) -> tuple[bytes | None, bytes]:
+    """The last whole line of a file of `size` bytes, without its end, and what stands after it."""
+    data, at = b"", size
+    with path.open("rb") as file:
+        while at > 0 and data.count(b"\n") < 2 and len(data) <= 2 * audit.MAX_LINE:
+            step = min(_TAIL, at)
+            at -= step
+            file.seek(at)
+            data = file.read(step) + data
+    whole, end, rest = data.rpartition(b"\n")
+    return (whole.rpartition(b"\n")[2], rest) if end else (None, rest)
+
+
+def logs(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """The files at these paths by the id of the key their first entries name, each log's in order.
+
+    A folder stands for every log in it and below it. A file whose first line names no key goes with the folder it lies
+    in, else under its own path.
+
+    Raises:
+        ConfigError: nothing is there.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(
+                f"{path} is not there", allowed="a log's file or folder", next_step="fedsite audit verify"
+            )
+        below = sorted(file for file in path.rglob(f"*{SUFFIX}") if file.stem.isdigit()) if path.is_dir() else [path]
+        for file in below:
+            known = found.setdefault(_signer(file) or file.parent.name or str(file), [])
+            if file not in known:
+                known.append(file)
+    return {signer: sorted(log, key=_first) for signer, log in found.items()}
+
+
+def _signer(path: Path) -> str:
+    try:
+        key = audit.key_of(audit.read(_first_line(path)))
+    except FedsiteError:
+        return ""
+    return "" if key is None else key.id
+
+
+def _first(path: Path) -> tuple[int, str]:
+    """The number of a file's first entry, by itself or by its name."""
+    try:
+        return audit.read(_first_line(path)).sequence, str(path)
+    except FedsiteError:
+        return int(path.stem) if path.stem.isdigit() else 0, str(path)
+
+
+def _first_line(path: Path) -> bytes:
+    with storage.storage_errors(path), path.open("rb") as file:
+        return file.readline(audit.MAX_LINE + 2).rstrip(b"\n")
