@@ -13,34 +13,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
-from fedsite.protocol import messages
+from fedsite.client.clocks import ClockError
+from fedsite.client.sending import FleetLink, Kept, Sending
+from fedsite.client.unsent import read_header
+from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError, UnreachableError
 from fedsite.protocol.messages import Frame
 
 _log = logging.getLogger(__name__)
-
-
-class FleetLink(Protocol):
-    """The way to the server and back (client/flower_fleet.py). Every call is bounded in time."""
-
-    def activate(self) -> None:
-        """Sign this node on and keep it alive from a thread until `close`.
-
-        Raises:
-            UnreachableError: the server does not answer.
-            TrustError: it is not our server, or it no longer knows us.
-        """
-
-    def pull(self) -> tuple[Any, Frame] | None:
-        """The next instruction with what `push` needs to answer it, or None; raises as `activate`."""
-
-    def push(self, received: Any, frame: Frame) -> bool:
-        """Send the reply; False when nobody waits for it any more. Raises as `activate`."""
-
-    def close(self) -> None:
-        """Sign this node off; never raises."""
 
 
 class Delay(Protocol):
@@ -84,9 +67,12 @@ class Agent:
         handler: Answers,
         worker: WarmWorker,
         delay: Delay,
+        unsent: Kept,
         report: Callable[[Mapping[str, Any]], None] = lambda state: None,
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = instants.now,
+        wait: Callable[[float], object] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -95,9 +81,12 @@ class Agent:
             handler: answers instructions.
             worker: ended when idle, and with the agent.
             delay: how long to pause between pulls.
+            unsent: keeps what was not sent, for the next agent.
             report: told what the agent is doing, for `fedsite status`.
             uniform: jitter of the pauses, from [0, 1).
             clock: monotonic seconds.
+            now: UTC; whether an answer that cannot be sent has expired.
+            wait: sleeps, until the agent is stopped.
         """
         self._link = link
         self._handler = handler
@@ -109,7 +98,9 @@ class Agent:
         self._stopping = threading.Event()
         self._waiting = False
         self._ending = False
-        self._unsent: tuple[Any, Frame] | None = None
+        self._sending = Sending(link, unsent, now)
+        self._wait = wait or self._stopping.wait
+        self._failures = 0  # in a row, of a connection that came as far as a pull
         self._busy_at = clock()
 
     def run(self) -> None:
@@ -118,19 +109,19 @@ class Agent:
         Raises:
             TrustError: the server is not ours, or it does not know this site (any more).
         """
-        failures = 0
+        self._sending.recall()
         try:
             while not self._stopping.is_set():
                 try:
-                    self._report({"state": "connecting"})
+                    self._report({"state": "connecting", **self._sending.left()})
                     self._activate()
                     _log.info("connected")
-                    failures = 0
                     self._serve()
-                except UnreachableError as error:
-                    failures += 1
-                    self._report({"state": "unreachable", "error": error.found})
-                    pause = self._pause(failures=failures)
+                except (UnreachableError, ClockError) as error:
+                    self._failures += 1
+                    state = "clock" if isinstance(error, ClockError) else "unreachable"
+                    self._report({"state": state, "error": error.found, **self._sending.left()})
+                    pause = self._pause(failures=self._failures)
                     _log.warning("%s; trying again in %.1f s", error.found, pause)
                     self._sleep(pause)
         except Stopped:
@@ -159,10 +150,12 @@ class Agent:
         known = True
         while not self._stopping.is_set():
             try:
-                self._send()
+                self._sending.send()
                 started = self._clock()
                 pulled = self._pull()
-                known = True
+                known, self._failures = True, 0
+            except ClockError:
+                raise
             except TrustError:
                 if not known:
                     raise
@@ -174,12 +167,17 @@ class Agent:
                 self._worker.close_if_idle()
                 self._sleep(self._pause(held_s=self._clock() - started))
                 continue
-            self._report({"state": "working", **_about(pulled[1])})
-            # Held until it is sent: what the link could not take goes out after the next connection.
-            self._unsent = (pulled[0], self._handler.handle(pulled[1]))
-            self._busy_at = self._clock()
-            self._send()
+            self._answer(*pulled)
+            self._sending.send()
             self._report({"state": "idle"})
+
+    def _answer(self, received: Any, instruction: Frame) -> None:
+        """Have an instruction carried out, and hand its answer over to be sent."""
+        self._report({"state": "working", **_about(instruction)})
+        name = self._sending.begin(received, instruction)
+        reply = self._handler.handle(instruction)
+        self._busy_at = self._clock()
+        self._sending.add(name, received, instruction, reply)
 
     def _activate(self) -> None:
         self._wait_begins()
@@ -198,20 +196,13 @@ class Agent:
         finally:
             self._waiting = False
 
-    def _send(self) -> None:
-        if self._unsent is None:
-            return
-        if not self._link.push(*self._unsent):
-            _log.info("nobody waits for the last answer any more")
-        self._unsent = None
-
     def _pause(self, *, failures: int = 0, held_s: float = 0.0) -> float:
         idle_s = self._clock() - self._busy_at
         return self._delay(failures=failures, held_s=held_s, idle_s=idle_s, uniform=self._uniform())
 
     def _sleep(self, seconds: float) -> None:
         if seconds > 0:
-            self._stopping.wait(seconds)
+            self._wait(seconds)
 
     def _wait_begins(self) -> None:
         self._waiting = True
@@ -239,8 +230,5 @@ class StateReport:
 
 def _about(frame: Frame) -> dict[str, Any]:
     """What an instruction says it is, for the status screen; not checked yet."""
-    try:
-        header = messages.read_header(frame.header)
-    except FedsiteError:
-        return {}
-    return {"kind": header.kind, "run_id": header.run_id, "round": header.round}
+    header = read_header(frame.header)
+    return {} if header is None else {"kind": header.kind, "run_id": header.run_id, "round": header.round}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import ipaddress
 import ssl
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fedsite.client import clocks
 from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError, UnreachableError
 from fedsite.protocol.federation import Federation
@@ -24,7 +24,6 @@ REFUSED_HEADER = "fedsite-refused"  # on the answers of the server's guard, so t
 NOT_ALLOWED = (400, 403, 404, 409, 412, 422)  # what Flower answers when its state forbids a call
 TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 70.0  # below the server's, so that the site's end closes first
-CLOCK_TOLERANCE_S = 5.0  # Flower refuses signatures from further in the future
 
 
 class _WaitInterceptor:
@@ -174,6 +173,8 @@ def transport_error(error: BaseException, address: str) -> FedsiteError:
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause)
+        if (wrong := clocks.certificate(cause, address)) is not None:
+            return wrong
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
             return TrustError(
                 f"{address} shows a certificate that this federation's authority did not issue",
@@ -196,15 +197,7 @@ def status_error(answer: httpx.Response, address: str) -> FedsiteError:
     """Our error for an HTTP status of the server."""
     status = answer.status_code
     if status == httpx.codes.UNAUTHORIZED:
-        skew = clock_skew(answer.headers.get("date"), datetime.now(UTC))
-        if skew is not None and abs(skew) > CLOCK_TOLERANCE_S:
-            where = "ahead of" if skew > 0 else "behind"
-            return TrustError(
-                f"this host's clock is {abs(skew):.0f} s {where} the server's",
-                allowed=f"at most {CLOCK_TOLERANCE_S:.0f} s",
-                next_step="switch time synchronisation on (timedatectl set-ntp true)",
-            )
-        return TrustError(
+        return clocks.refused(answer.headers.get("date")) or TrustError(
             f"{address} does not accept this site's keys",
             next_step="fedsite status; then ask the central team for a new token and join again",
         )
@@ -218,16 +211,6 @@ def status_error(answer: httpx.Response, address: str) -> FedsiteError:
     return UnreachableError(
         f"{address} answered with HTTP {status}", next_step="the server's log says more: $FEDSITE_HOME/server/logs"
     )
-
-
-def clock_skew(date_header: str | None, now: datetime) -> float | None:
-    """Seconds this host is ahead of the server, from its Date header (whole seconds)."""
-    if date_header is None:
-        return None
-    try:
-        return (now - email.utils.parsedate_to_datetime(date_header)).total_seconds()
-    except (ValueError, TypeError):
-        return None
 
 
 def _is_loopback(host: str) -> bool:

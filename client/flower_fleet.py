@@ -11,8 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import httpx
 from flwr.app import Message
@@ -27,13 +26,18 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
 
 from fedsite.client.flower_client import NOT_ALLOWED, Connection, translated
-from fedsite.client.flower_objects import pull_content
+from fedsite.client.flower_objects import Received, decoded, encoded, pull_content, reply_to
 from fedsite.protocol.errors import IntegrityError, TrustError, UnreachableError
 from fedsite.protocol.messages import Frame
-from fedsite.protocol.records import from_record, to_record
+from fedsite.protocol.records import from_record
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,16 +45,6 @@ HEARTBEAT_INTERVAL_S = 10.0  # what we promise; a silent node counts as offline 
 HEARTBEAT_EVERY_S = 7.0
 LONG_POLL_S = 20.0  # how long the server may hold an empty pull
 RETRY_S = (0.1, 0.3, 1.0, 2.0, 4.0)  # pauses between attempts to push a reply
-
-
-@dataclass(slots=True)
-class Received:
-    """A message that waits for its reply; hand it back to `push`."""
-
-    run_id: int
-    message: Message  # without its content
-    since: float  # monotonic seconds
-    reply: Message | None = field(default=None, repr=False)  # kept so that pushing again is the same reply
 
 
 class FleetLink:
@@ -119,25 +113,41 @@ class FleetLink:
         )
         return received, from_record(content)
 
-    def push(self, received: Received, frame: Frame) -> bool:
+    def push(self, received: Received, frame: Frame, noted: Callable[[bytes], None] = lambda note: None) -> bool:
         """Send the reply; False when nobody waits for it any more (the run is over, the instruction expired).
 
-        Tries again by itself when the connection breaks; the reply stays the same, so that it counts once.
+        Tries again by itself when the connection breaks. The reply is the same in every process, so that it counts
+        once, and an upload that was broken off goes on where it was.
+
+        Args:
+            received: the message that is answered.
+            frame: the answer.
+            noted: told how far it is (`note`), when the server knows of the reply and does not have all of it yet.
 
         Raises:
             UnreachableError, TrustError: as `activate`.
         """
-        first = received.reply is None
         if received.reply is None:
-            received.reply = Message(to_record(frame), reply_to=received.message)
+            received.reply = reply_to(received.message, frame)
         for pause in (*RETRY_S, None):
             try:
-                return self._push(received, received.reply, first=first)
+                return self._push(received, received.reply, noted)
             except UnreachableError:
                 if pause is None or self._stop.wait(pause):
                     raise
-                first = False
         raise AssertionError("the last attempt returns or raises")
+
+    def note(self, received: Received) -> bytes:
+        """What `push` needs, for another process."""
+        return encoded(received)
+
+    def recall(self, note: bytes) -> Received:
+        """What `note` was made of.
+
+        Raises:
+            IntegrityError: it is something else.
+        """
+        return decoded(note, self._clock())
 
     def fetch(self, path: str, *, limit: int) -> bytes:
         """Download `/releases/<version>/<file>`.
@@ -187,12 +197,16 @@ class FleetLink:
             else:
                 self._lost = "" if answer.success else "the server no longer knows this site"
 
-    def _push(self, received: Received, reply: Message, *, first: bool) -> bool:
+    def _push(self, received: Received, reply: Message, noted: Callable[[bytes], None]) -> bool:
         node = self._active()
         try:
             with translated(self._connection, pass_status=NOT_ALLOWED), no_object_id_recompute():
                 reply.metadata.__dict__["_message_id"] = reply.object_id
                 objects = get_all_nested_objects(reply)
+                if received.session and self._upload(node, received, objects):
+                    self._confirm()
+                    return True
+                offered, received.offered = received.offered, True
                 answer = self._client.PushMessages(
                     PushMessagesRequest(
                         node=node,
@@ -201,25 +215,38 @@ class FleetLink:
                         clientapp_runtime_list=[self._clock() - received.since],
                     )
                 )
-                wanted = [(name, objects[name]) for name in objects if name in set(answer.objects_to_push)]
+                wanted = set(answer.objects_to_push)
+                received.wanted = tuple(name for name in objects if name in wanted)
+                received.session = answer.session_id if received.wanted else ""
                 # Flower answers a refused reply like one whose objects it has: with nothing to push.
-                if not wanted:
-                    return not first
-                for name, item in wanted:
-                    self._client.PushObject(
-                        PushObjectRequest(
-                            node=node,
-                            run_id=received.run_id,
-                            object_id=name,
-                            object_content=item.deflate(),
-                            session_id=answer.session_id,
-                        )
-                    )
+                if not received.wanted:
+                    return offered
+                noted(self.note(received))
+                self._upload(node, received, objects)
         except httpx.HTTPStatusError as error:
             _LOG.info("reply to run %s refused with %s", received.run_id, error.response.status_code)
             return False
         self._confirm()
         return True
+
+    def _upload(self, node: Node, received: Received, objects: Mapping[str, InflatableObject]) -> bool:
+        """Send what the server waits for; false when it does not wait for all of that any more."""
+        complete = True
+        while received.wanted:
+            name = received.wanted[0]
+            answer = self._client.PushObject(
+                PushObjectRequest(
+                    node=node,
+                    run_id=received.run_id,
+                    object_id=name,
+                    object_content=objects[name].deflate(),
+                    session_id=received.session,
+                )
+            )
+            complete &= answer.stored
+            received.wanted = received.wanted[1:]
+        received.session = ""
+        return complete
 
     def _confirm(self) -> None:
         """Let the server drop what was received; late, because nobody waits for it."""

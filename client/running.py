@@ -13,6 +13,7 @@ from typing import Any
 from fedsite.client import assembly, site
 from fedsite.client.agent import Agent, StateReport
 from fedsite.client.settings import Settings
+from fedsite.client.unsent import Unsent
 from fedsite.protocol import documents, instants
 from fedsite.protocol.errors import ExitCode
 
@@ -41,7 +42,14 @@ def _run(directory: Path, settings: Settings) -> int:
     state = directory / assembly.STATE
     constant = {"pid": os.getpid(), "since": instants.text(instants.now())}
     report = StateReport(lambda value: _write(state, value), constant)
-    agent = Agent(link=link, handler=parts.handler, worker=parts.worker, delay=poll_delay, report=report)
+    agent = Agent(
+        link=link,
+        handler=parts.handler,
+        worker=parts.worker,
+        delay=poll_delay,
+        unsent=Unsent(parts.outbox),
+        report=report,
+    )
     received: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedsite.protocol import documents, ids
-from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
+from fedsite.client.kept import checked, damaged, decode, encode, keep
+from fedsite.protocol import documents, ids, messages
+from fedsite.protocol.errors import DocumentError, RefusalCode, TrustError
 from fedsite.protocol.messages import NEXT, Frame, Header
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.storage import private_directory, write_atomic
@@ -28,7 +28,6 @@ KEEP_REPLIES = 2  # of each kind
 KEEP_ROUNDS = 2  # of released values
 SILENT_S = 30 * 86_400.0  # after which an open run ends here; its reservation stays (fedsite privacy --close)
 REMEMBERED_S = 90 * 86_400.0  # after which a run that ended is known by the floor alone
-_LENGTH = struct.Struct(">Q")
 _FINISHED = "finished"
 _CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
 _FLOOR = "floor"  # run id up to which runs that are not here are not begun
@@ -61,16 +60,29 @@ class Outbox:
 
         Raises:
             TrustError: it was answered and its bytes are gone, or may have been, or its run has ended (`replayed`).
+            IntegrityError: what is kept is damaged (`storage`).
         """
         folder = self.folder(header.run_id)
         path = folder / f"{_name(header)}.reply"
         if path.exists():
-            return decode(path.read_bytes())
+            return decode(checked(path))
         ended = header.kind not in _AFTER and (folder / _FINISHED).exists()
         gone = not folder.exists() and header.run_id <= self._floor()
         if ended or gone or [header.attempt, header.round] <= _closed(folder).get(_kind(header), [0, 0]):
             raise _replayed(header)
         return None
+
+    def stored(self, header: Header, instruction: str) -> Frame | None:
+        """The stored reply to the instruction with this hash, whatever became of its run; None when there is none.
+
+        Raises:
+            IntegrityError: it is damaged.
+        """
+        path = self.folder(header.run_id) / f"{_name(header)}.reply"
+        if not path.exists():
+            return None
+        frame = decode(checked(path))
+        return frame if messages.read_reply(frame.header).instruction == instruction else None
 
     def values(self, header: Header, terms: str = "") -> bytes | None:
         """The noised values released for an earlier attempt of the same work on the same model.
@@ -78,24 +90,27 @@ class Outbox:
         Args:
             header: of the instruction.
             terms: of the sum they are for (`terms_of`); empty outside a secure sum.
+
+        Raises:
+            IntegrityError: they are damaged (`storage`): others in their place would be a second release.
         """
         path = self.folder(header.run_id) / f"{_work(header)}.values"
         if not path.exists():
             return None
-        digest, _, data = path.read_bytes().partition(b"\n")
-        return data if digest.decode("ascii") == basis(header, terms) else None
+        digest, _, data = checked(path).partition(b"\n")
+        return data if digest == basis(header, terms).encode("ascii") else None
 
     def keep_values(self, header: Header, data: bytes, terms: str = "") -> None:
         """Keep released values: another attempt sends these again instead of paying for new ones."""
         folder = self.folder(header.run_id)
         private_directory(folder)
-        write_atomic(folder / f"{_work(header)}.values", basis(header, terms).encode("ascii") + b"\n" + data)
+        keep(folder / f"{_work(header)}.values", basis(header, terms).encode("ascii") + b"\n" + data)
 
     def keep_reply(self, header: Header, frame: Frame) -> None:
         """Keep a reply, before it is sent; drop older ones of its kind, and values that no attempt will ask for."""
         folder = self.folder(header.run_id)
         private_directory(folder)
-        write_atomic(folder / f"{_name(header)}.reply", encode(frame))
+        keep(folder / f"{_name(header)}.reply", encode(frame))
         kind = _kind(header)
         held = sorted((_position(path), path) for path in folder.glob(f"*-{kind}-*.reply"))
         if dropped := held[:-KEEP_REPLIES]:
@@ -147,11 +162,17 @@ class Outbox:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        return sorted(path for path in self.directory.iterdir() if path.is_dir())
+        """Of runs: whatever else lies here has another name."""
+        return sorted(path for path in self.directory.iterdir() if path.is_dir() and _is_run(path.name))
 
     def _floor(self) -> str:
         path = self.directory / _FLOOR
-        return path.read_text(encoding="ascii") if path.exists() else ""
+        if not path.exists():
+            return ""
+        floor = path.read_bytes().decode("ascii", errors="replace")
+        if not _is_run(floor):
+            raise damaged(path)
+        return floor
 
     def folder(self, run_id: str) -> Path:
         """Where everything kept of a run lies, and what goes with it; not made here.
@@ -162,37 +183,6 @@ class Outbox:
         if not run_id.isalnum() or len(run_id) > 64:
             raise TrustError(f"run id {run_id[:64]!r}", allowed="a ULID", refusal=RefusalCode.MALFORMED)
         return self.directory / run_id
-
-
-def encode(frame: Frame) -> bytes:
-    """A frame as one byte string: each part with its length before it."""
-    parts = [frame.header, frame.signature]
-    for name in sorted(frame.blobs):
-        parts += [name.encode("utf-8"), frame.blobs[name]]
-    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
-
-
-def decode(data: bytes) -> Frame:
-    """The inverse of `encode`.
-
-    Raises:
-        IntegrityError: cut short.
-    """
-    parts: list[bytes] = []
-    at = 0
-    while at < len(data):
-        if at + _LENGTH.size > len(data):
-            raise IntegrityError("a stored message is cut short")
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        if at + length > len(data):
-            raise IntegrityError("a stored message is cut short")
-        parts.append(data[at : at + length])
-        at += length
-    if len(parts) < 2 or len(parts) % 2:
-        raise IntegrityError("a stored message is cut short")
-    names = [part.decode("utf-8") for part in parts[2::2]]
-    return Frame(header=parts[0], signature=parts[1], blobs=dict(zip(names, parts[3::2], strict=True)))
 
 
 def release_name(header: Header, values: bytes, terms: str = "") -> str:
@@ -248,11 +238,25 @@ def _position(path: Path) -> list[int]:
 
 def _closed(folder: Path) -> dict[str, list[int]]:
     path = folder / _CLOSED
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+        found = {str(kind): [int(attempt), int(number)] for kind, (attempt, number) in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise damaged(path) from None
+    return found
 
 
 def _heard(folder: Path) -> float:
     return folder.stat().st_mtime
+
+
+def _is_run(name: str) -> bool:
+    try:
+        return bool(ids.run_bytes(name))
+    except DocumentError:
+        return False
 
 
 def _begun(run_id: str) -> float:

@@ -46,14 +46,36 @@ class Link:
             raise item
         return None if item is None else (item, frame(item))
 
-    def push(self, received: Any, reply: Frame) -> bool:
+    def push(self, received: Any, reply: Frame, noted: Any) -> bool:
         if self.refuse_push:
             raise self.refuse_push.popleft()
         self.sent.append((received, reply))
         return True
 
+    def note(self, received: Any) -> bytes:
+        return str(received).encode()
+
+    def recall(self, note: bytes) -> Any:
+        return note.decode()
+
     def close(self) -> None:
         self.closed += 1
+
+
+class Nothing:
+    """Keeps nothing."""
+
+    def begin(self, link: bytes, instruction: Frame) -> str:
+        return ""
+
+    def answered(self, name: str, reply: Frame) -> None: ...
+
+    def noted(self, name: str, link: bytes) -> None: ...
+
+    def done(self, name: str) -> None: ...
+
+    def pending(self) -> list[Any]:
+        return []
 
 
 class Worker:
@@ -94,6 +116,7 @@ def run(link: Link, **changes: Any) -> tuple[Echo, Worker, list[dict[str, Any]],
         handler=changes.get("handler", echo),
         worker=worker,
         delay=delay,
+        unsent=changes.get("unsent") or Nothing(),
         report=lambda s: states.append(dict(s)),
     )
     link.agent.run()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedsite.client.store import REMEMBERED_S, SILENT_S, Outbox, decode, encode
+from fedsite.client.kept import decode, encode
+from fedsite.client.store import REMEMBERED_S, SILENT_S, Outbox
 from fedsite.protocol import ids
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import Frame
