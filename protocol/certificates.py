@@ -115,6 +115,15 @@ def issue_site(authority: Authority, request: str, site_id: str, now: datetime, 
     return _pem(builder.sign(authority.key.private, hashes.SHA256()))
 
 
+def check_request(request: str) -> None:
+    """Check a request (PEM) before anything is done for it.
+
+    Raises:
+        TrustError: not a request for a P-256 key, or its signature is wrong.
+    """
+    _requested_key(request)
+
+
 def load(data: str | bytes) -> x509.Certificate:
     """A certificate from PEM or DER.
 
@@ -148,6 +157,15 @@ def fingerprint(data: str | bytes) -> str:
         TrustError: not one certificate.
     """
     return hashlib.sha256(der(data)).hexdigest()
+
+
+def same_key(first: str | bytes, second: str | bytes) -> bool:
+    """Whether two certificates are for one key.
+
+    Raises:
+        TrustError: one of them is no certificate.
+    """
+    return bool(load(first).public_key() == load(second).public_key())
 
 
 def site_id_of(data: str | bytes) -> str:

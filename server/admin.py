@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from fedsite.server.flower_control import Nodes
 
 
-def admin_app(
-    fleet: Fleet, nodes: Nodes, *, revoked: Callable[[int], None], clock: Callable[[], datetime]
-) -> Starlette:
-    """The routes below `/admin/`; the guard has checked the secret. `revoked` is told the node that has to go."""
+def admin_app(fleet: Fleet, nodes: Nodes, *, retire: Callable[[str], None], clock: Callable[[], datetime]) -> Starlette:
+    """The routes below `/admin/`; the guard has checked the secret. `retire` ends a node by its id."""
 
     def sites(_request: Request, _body: Any) -> Any:
         online = nodes.online()
@@ -39,8 +37,7 @@ def admin_app(
     def revoke(request: Request, _body: Any) -> Any:
         site = fleet.find(request.path_params["name"])
         fleet.revoke(site.site_id, instants.text(clock()))
-        nodes.remove(site.node_id)
-        revoked(int(site.node_id))
+        retire(site.node_id)
         return site_view(fleet.find(site.site_id), nodes.online())
 
     def label(request: Request, body: Any) -> Any:

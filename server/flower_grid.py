@@ -22,7 +22,7 @@ from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import from_record, to_record
-from fedsite.server.fleet import read_sites
+from fedsite.server.fleet_file import read_sites
 from fedsite.server.flower_replies import Replies
 from fedsite.server.link import Failure, SiteLink
 

@@ -95,12 +95,17 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
     flower = superlink_app(home)
     dispatch = FlowerDispatch(flower)
     nodes = flower_control.Nodes(flower.state.linkstate_factory)
-    enrolment = Enrolment(home.load_keys(), fleet, register_node=nodes.register, clock=_now)
+
+    def retire(node_id: str) -> None:
+        nodes.remove(node_id)
+        dispatch.wake(int(node_id))  # a pull that is held for it ends now
+
+    enrolment = Enrolment(home.load_keys(), fleet, register_node=nodes.register, retire_node=retire, clock=_now)
     targets: dict[Target, Any] = {
         Target.FLOWER: dispatch,
         Target.ENROLMENT: enrolment_app(enrolment),
         Target.RELEASES: delivery_app(home.releases),
-        Target.ADMIN: admin_app(fleet, nodes, revoked=dispatch.wake, clock=_now),
+        Target.ADMIN: admin_app(fleet, nodes, retire=retire, clock=_now),
         Target.HEALTH: _health,
     }
     secret = home.read_admin_secret()

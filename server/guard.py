@@ -6,7 +6,8 @@ Rules of the public listener (TLS):
 3. `/v1/fleet/*`, minus registering and unregistering, also needs the node key of that same site in Flower's header.
 4. A site with the explicit setting `supernode=true` may use the fleet routes with its node key alone, for as long as
    its certificate is valid.
-5. `/releases/*` is for certificate holders. Nothing else exists: 404.
+5. `/releases/*` is for certificate holders, and so are `/renew` and `/leave`, where the identity's signature counts as
+   well. Nothing else exists: 404.
 Rules of the loopback listener: `/v1/runtime/*` has Flower's own task tokens and superexec secret; `/v1/control/*` and
 `/admin/*` need the administration secret; `/health` is open.
 The rules are asked on every request: a kept-alive connection outlives a revocation.
@@ -39,6 +40,9 @@ FLEET_ROUTES = frozenset(
         "confirm-message-received",
     )
 )
+
+
+OWN_ROUTES = frozenset({"/renew", "/leave"})  # what a site says of its own certificate
 
 
 class Listener(StrEnum):
@@ -133,6 +137,8 @@ def decide(asked: Asked, registry: Registry, *, secret: str, now: datetime) -> A
         if owner is None or owner.site_id != site.site_id:
             return Deny(status=HTTPStatus.FORBIDDEN, reason="certificate and node key are not of one site")
         return Allow(target=Target.FLOWER, site_id=site.site_id)
+    if asked.path in OWN_ROUTES and asked.method == "POST":
+        return Allow(target=Target.ENROLMENT, site_id=site.site_id)
     if asked.path.startswith("/releases/") and asked.method in ("GET", "HEAD"):
         return Allow(target=Target.RELEASES, site_id=site.site_id)
     return Deny(status=HTTPStatus.NOT_FOUND, reason="no such route")

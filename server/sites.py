@@ -8,7 +8,8 @@ from typing import Any
 
 from fedsite.protocol import instants
 from fedsite.protocol.errors import ConfigError
-from fedsite.server.fleet import SUPERNODE_LABEL, Site
+from fedsite.server.fleet import SUPERNODE_LABEL
+from fedsite.server.fleet_file import Site
 
 SCHEMA = "fedsite.site-view/1"
 MAX_LABELS = 32

@@ -68,7 +68,7 @@ def launch(
 
 def _enrolled(home: ServerHome) -> int | None:
     """Sites that are not revoked; None where no server has ever run."""
-    from fedsite.server.fleet import read_sites
+    from fedsite.server.fleet_file import read_sites
 
     if not home.database.exists():
         return None

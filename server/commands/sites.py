@@ -29,7 +29,7 @@ def register(sites_app: typer.Typer) -> None:
 
 def listing(json: _Json = False) -> None:
     """Every site with its state."""
-    from fedsite.server.fleet import read_sites
+    from fedsite.server.fleet_file import read_sites
     from fedsite.server.home import ServerHome
     from fedsite.server.sites import site_view
 

@@ -141,7 +141,7 @@ def test_a_token_that_replaces_a_site_names_it(token: str, pumps: Any, now: date
 def test_a_refusal_has_a_code(token: str, pumps: Any, wards: Any, now: datetime) -> None:
     foreign = tokens.create(pumps[0], wards[1], expires_s=60, now=now)
     for text, when, code in (
-        (token + "A", now, RefusalCode.MALFORMED),
+        (token + "!", now, RefusalCode.MALFORMED),
         ("hello", now, RefusalCode.MALFORMED),
         (token, now + timedelta(days=1), RefusalCode.EXPIRED),
         (foreign, now, RefusalCode.SIGNATURE),

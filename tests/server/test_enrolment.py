@@ -3,75 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from fedsite.protocol import certificates, certified, envelope, instants, site_document, tokens
-from fedsite.protocol.enrolment import Answer, Request, open_answer, parse_offer, read_refusal, refusal, sign_request
+from fedsite.protocol.enrolment import open_answer, parse_offer, read_refusal, refusal, sign_request
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, TrustError
-from fedsite.protocol.keys import NodeKey, SigningKey, TlsKey
+from fedsite.protocol.keys import SigningKey
 from fedsite.server import home as homes
-from fedsite.server.enrolment import Enrolment
-from fedsite.server.fleet import Fleet, read_sites
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclass
-class _Site:
-    identity: SigningKey = field(default_factory=SigningKey.generate)
-    node: NodeKey = field(default_factory=NodeKey.generate)
-    tls: TlsKey = field(default_factory=TlsKey.generate)
-
-    def request(self, token: str, name: str = "alpha") -> Request:
-        return Request(
-            token=token,
-            name=name,
-            identity=self.identity.public.text,
-            node_key=self.node.public_pem.decode(),
-            request=certificates.make_request(self.tls, self.identity.public.id),
-            time=instants.text(START),
-        )
-
-    def ask(self, token: str, name: str = "alpha") -> bytes:
-        return sign_request(self.request(token, name), self.identity)
-
-
-@dataclass
-class _Centre:
-    home: homes.ServerHome
-    now: datetime = START
-    nodes: dict[bytes, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.federation = homes.create(self.home, name="test", address="127.0.0.1:9443", now=START)
-        self.fleet = Fleet(self.home.database)
-        self.service = Enrolment(
-            self.home.load_keys(), self.fleet, register_node=self._register, clock=lambda: self.now
-        )
-
-    def _register(self, key: bytes) -> str:
-        return self.nodes.setdefault(key, str(2**63 + len(self.nodes)))
-
-    def token(self, seconds: float = 3600) -> str:
-        return tokens.create(self.federation, self.home.signing_key(), expires_s=seconds, now=self.now)
-
-    def enrol(self, body: bytes) -> Answer:
-        return open_answer(self.service.enrol(body), self.federation)
+from fedsite.server.fleet_file import read_sites
+from tests.centre import START, Centre, EnrollingSite
 
 
 @pytest.fixture
-def centre(tmp_path: Path) -> Iterator[_Centre]:
-    made = _Centre(homes.ServerHome(tmp_path / "server"))
+def centre(tmp_path: Path) -> Iterator[Centre]:
+    made = Centre(homes.ServerHome(tmp_path / "server"))
     yield made
     made.fleet.close()
 
 
-def test_a_site_gets_a_certificate_a_document_and_a_node_that_bind_its_keys(centre: _Centre) -> None:
-    site = _Site()
+def test_a_site_gets_a_certificate_a_document_and_a_node_that_bind_its_keys(centre: Centre) -> None:
+    site = EnrollingSite()
     answer = centre.enrol(site.ask(centre.token()))
     checked = certificates.check(answer.certificate, centre.federation, START)
     document = site_document.verify(answer.site.encode(), centre.federation, START)
@@ -85,8 +40,8 @@ def test_a_site_gets_a_certificate_a_document_and_a_node_that_bind_its_keys(cent
     assert [item.name for item in read_sites(centre.home.database)] == ["alpha"]
 
 
-def test_other_sites_can_check_who_a_site_is_as_long_as_its_certificate_holds(centre: _Centre) -> None:
-    site = _Site()
+def test_other_sites_can_check_who_a_site_is_as_long_as_its_certificate_holds(centre: Centre) -> None:
+    site = EnrollingSite()
     answers = []
     for later in (timedelta(0), timedelta(days=1)):
         centre.now = START + later
@@ -99,51 +54,51 @@ def test_other_sites_can_check_who_a_site_is_as_long_as_its_certificate_holds(ce
             certified.verify(known.certified, centre.federation, until)
 
 
-def test_a_token_works_once_and_the_same_request_again_gets_the_same_answer(centre: _Centre) -> None:
-    token, site = centre.token(), _Site()
+def test_a_token_works_once_and_the_same_request_again_gets_the_same_answer(centre: Centre) -> None:
+    token, site = centre.token(), EnrollingSite()
     first = centre.service.enrol(site.ask(token))
     # The signatures in a second request are fresh; what it asks for is the same.
     assert centre.service.enrol(site.ask(token)) == first
     assert len(centre.nodes) == 1
     with pytest.raises(TrustError, match="used already"):
-        centre.service.enrol(_Site().ask(token, "beta"))
+        centre.service.enrol(EnrollingSite().ask(token, "beta"))
     with pytest.raises(TrustError, match="used already"):
         centre.service.enrol(site.ask(token, "other-name"))
 
 
-def test_an_expired_forged_or_foreign_token_is_refused(centre: _Centre, tmp_path: Path) -> None:
+def test_an_expired_forged_or_foreign_token_is_refused(centre: Centre, tmp_path: Path) -> None:
     late = centre.token(60)
     centre.now = START + timedelta(seconds=61)
     with pytest.raises(TrustError, match="expired"):
-        centre.service.enrol(_Site().ask(late))
+        centre.service.enrol(EnrollingSite().ask(late))
     forged = tokens.create(centre.federation, SigningKey.generate(), expires_s=60, now=centre.now)
     with pytest.raises(TrustError, match="signature"):
-        centre.service.enrol(_Site().ask(forged))
-    other = _Centre(homes.ServerHome(tmp_path / "other"))
+        centre.service.enrol(EnrollingSite().ask(forged))
+    other = Centre(homes.ServerHome(tmp_path / "other"))
     with pytest.raises(TrustError):
-        centre.service.enrol(_Site().ask(other.token()))
+        centre.service.enrol(EnrollingSite().ask(other.token()))
     other.fleet.close()
     assert centre.fleet.sites() == []
     assert centre.nodes == {}
 
 
-def test_a_name_or_key_of_another_site_is_refused_until_it_is_revoked(centre: _Centre) -> None:
-    first = _Site()
+def test_a_name_or_key_of_another_site_is_refused_until_it_is_revoked(centre: Centre) -> None:
+    first = EnrollingSite()
     centre.enrol(first.ask(centre.token()))
     with pytest.raises(TrustError, match="name alpha belongs"):
-        centre.enrol(_Site().ask(centre.token()))
+        centre.enrol(EnrollingSite().ask(centre.token()))
     with pytest.raises(TrustError, match="enrolled as alpha"):
-        centre.enrol(_Site(identity=first.identity).ask(centre.token(), "beta"))
+        centre.enrol(EnrollingSite(identity=first.identity).ask(centre.token(), "beta"))
     with pytest.raises(TrustError, match="enrolled as alpha"):
-        centre.enrol(_Site(node=first.node).ask(centre.token(), "beta"))
+        centre.enrol(EnrollingSite(node=first.node).ask(centre.token(), "beta"))
     centre.fleet.revoke(first.identity.public.id, instants.text(START))
     with pytest.raises(TrustError, match="revoked"):
         centre.enrol(first.ask(centre.token()))
-    assert centre.enrol(_Site().ask(centre.token())).node_id == str(2**63 + 1)
+    assert centre.enrol(EnrollingSite().ask(centre.token())).node_id == str(2**63 + 1)
 
 
-def test_a_site_renews_with_a_new_token_and_its_old_certificate_stops_working(centre: _Centre) -> None:
-    site = _Site()
+def test_a_site_renews_with_a_new_token_and_its_old_certificate_stops_working(centre: Centre) -> None:
+    site = EnrollingSite()
     old = centre.enrol(site.ask(centre.token()))
     centre.now = START + timedelta(days=80)
     new = centre.enrol(site.ask(centre.token()))
@@ -155,8 +110,8 @@ def test_a_site_renews_with_a_new_token_and_its_old_certificate_stops_working(ce
     assert len(centre.fleet.sites()) == 1
 
 
-def test_a_request_not_signed_by_its_own_identity_is_refused(centre: _Centre) -> None:
-    victim, thief = _Site(), _Site()
+def test_a_request_not_signed_by_its_own_identity_is_refused(centre: Centre) -> None:
+    victim, thief = EnrollingSite(), EnrollingSite()
     stolen = sign_request(victim.request(centre.token()), thief.identity)
     with pytest.raises(TrustError, match="signature"):
         centre.service.enrol(stolen)
@@ -166,14 +121,14 @@ def test_a_request_not_signed_by_its_own_identity_is_refused(centre: _Centre) ->
     "body",
     [b"", b"{}", b"[]", b"\xff", b'{"signature":"","signed":{}}', b'{"signature":"AA==","signed":{"identity":"AA=="}}'],
 )
-def test_nonsense_is_refused_and_never_a_defect(centre: _Centre, body: bytes) -> None:
+def test_nonsense_is_refused_and_never_a_defect(centre: Centre, body: bytes) -> None:
     with pytest.raises((DocumentError, TrustError)):
         centre.service.enrol(body)
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a b", "a/b", "é", "x" * 65])
-def test_a_malformed_name_is_refused(centre: _Centre, name: str) -> None:
-    site = _Site()
+def test_a_malformed_name_is_refused(centre: Centre, name: str) -> None:
+    site = EnrollingSite()
     good = site.request(centre.token())
     value = {field: getattr(good, field) for field in ("schema", "token", "identity", "node_key", "request", "time")}
     body = envelope.wrap("fedsite/sig/enrol/1", {**value, "name": name}, site.identity)
@@ -181,7 +136,7 @@ def test_a_malformed_name_is_refused(centre: _Centre, name: str) -> None:
         centre.service.enrol(body)
 
 
-def test_the_offer_names_the_federation_and_the_time(centre: _Centre) -> None:
+def test_the_offer_names_the_federation_and_the_time(centre: Centre) -> None:
     offer = parse_offer(centre.service.offer())
     assert offer.read_federation() == centre.federation
     assert offer.time == "2026-01-01T00:00:00Z"
@@ -196,8 +151,8 @@ def test_an_error_survives_its_way_to_the_site() -> None:
     assert read_refusal(b"<html>") is None
 
 
-def test_an_answer_of_another_federation_is_refused(centre: _Centre) -> None:
-    answer = centre.service.enrol(_Site().ask(centre.token()))
+def test_an_answer_of_another_federation_is_refused(centre: Centre) -> None:
+    answer = centre.service.enrol(EnrollingSite().ask(centre.token()))
     key = SigningKey.generate().public
     with pytest.raises(TrustError, match="signature"):
         open_answer(answer, replace(centre.federation, id=key.id, signing_key=key.text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedsite.protocol.errors import ConfigError, StorageError, TrustError
-from fedsite.server.fleet import MIGRATIONS, Fleet, Site, read_sites
+from fedsite.server.fleet import Fleet
+from fedsite.server.fleet_file import MIGRATIONS, Site, Superseded, read_sites
 from fedsite.server.sites import check_labels, parse_labels, site_view
 
 WHEN = "2026-01-01T00:00:00Z"
@@ -94,6 +96,22 @@ def test_an_unknown_site_names_the_known_ones(path: Path) -> None:
         fleet.find("btea")
     assert "did you mean beta?" in caught.value.allowed
     fleet.close()
+
+
+def test_a_database_of_the_first_version_goes_on(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
+    db.close()
+    fleet = _enrolled(path, "alpha")
+    alpha = fleet.find("alpha")
+    presented = Superseded(certificate=alpha.certificate, expires=alpha.expires, stated=WHEN)
+    fleet.renew(dataclasses.replace(alpha, certificate=b"new"), presented)
+    fleet.close()
+    again = Fleet(path)
+    assert [again.by_certificate(der) is not None for der in (b"new", alpha.certificate)] == [True, True]
+    assert again.stated(alpha.site_id) == WHEN
+    assert again.by_id(alpha.site_id) == again.find("alpha")
+    again.close()
 
 
 def test_a_newer_database_is_refused_with_the_remedy(path: Path) -> None:

@@ -130,6 +130,19 @@ def test_nothing_else_exists_on_the_public_port(path: str) -> None:
     assert _status(_asked(path, "a", "a", bearer=SECRET)) == 404
 
 
+@pytest.mark.parametrize("path", ["/renew", "/leave"])
+def test_a_site_speaks_of_its_own_certificate_under_that_certificate(path: str) -> None:
+    assert _asked(path, "a") == Allow(target=Target.ENROLMENT, site_id="a")
+    assert _asked(path, "a", "b") == Allow(target=Target.ENROLMENT, site_id="a")  # a node key adds nothing here
+    assert _status(_asked(path, "a", method="GET")) == 404
+    assert _status(_asked(path + "/", "a")) == 404
+    assert _status(_asked(path)) == 401
+    assert _status(_asked(path, None, "plain")) == 401
+    for name in ("gone", "old", "nobody"):
+        assert _status(_asked(path, name)) == 403
+    assert _status(_asked(path, "a", listener=Listener.LOOPBACK, bearer=SECRET)) == 404
+
+
 def test_enrolment_is_open_and_releases_are_for_certificate_holders() -> None:
     assert _asked("/enrol") == Allow(target=Target.ENROLMENT)
     assert _asked("/enrol", method="GET") == Allow(target=Target.ENROLMENT)
