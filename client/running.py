@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fedsite.client import assembly, site
+from fedsite.client.activity import Board
 from fedsite.client.agent import Agent, StateReport
 from fedsite.client.settings import Settings
 from fedsite.client.unsent import Unsent
@@ -34,14 +36,24 @@ def run(directory: Path, settings: Settings) -> int:
 
 
 def _run(directory: Path, settings: Settings) -> int:
-    from fedsite.client import enrolment
+    from fedsite.client import enrolment, local_serving
     from fedsite.client.flower_fleet import FleetLink, poll_delay
 
+    board = Board(pid=os.getpid())
+    # First of all: whoever binds a socket for its owner alone must not have other threads yet.
+    api = local_serving.start(directory, settings, board)
     link = FleetLink(enrolment.open_connection(directory))
     parts = assembly.assemble(directory, settings, lambda path, limit: link.fetch(path, limit=limit))
     state = directory / assembly.STATE
-    constant = {"pid": os.getpid(), "since": instants.text(instants.now())}
-    report = StateReport(lambda value: _write(state, value), constant)
+    constant = {"pid": os.getpid(), "since": board.look()[1].since}
+    if api is not None:
+        constant["socket"] = str(api.path)
+    file = StateReport(lambda value: _write(state, value), constant)
+
+    def report(told: Mapping[str, Any]) -> None:
+        file(told)
+        board.report(told)
+
     agent = Agent(
         link=link,
         handler=parts.handler,
@@ -62,6 +74,8 @@ def _run(directory: Path, settings: Settings) -> int:
     try:
         agent.run()
     finally:
+        if api is not None:
+            api.close()
         state.unlink(missing_ok=True)
     return int(ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.OK)
 

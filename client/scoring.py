@@ -10,16 +10,15 @@ import copy
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.client import lifeline, memory
+from fedsite.client.release_scorer import ReleaseScorer, WindowScorer, label_units
 from fedsite.client.slots import read_slot
 from fedsite.protocol import instants, output
 from fedsite.protocol.errors import ExitCode, IntegrityError, RefusalCode
@@ -47,7 +46,14 @@ class Scores:
     scored: Windows
 
 
-def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: bool = False) -> Scores:
+def score(
+    manifest: Manifest,
+    model: bytes,
+    where: DataLocation,
+    *,
+    everything: bool = False,
+    scorer: WindowScorer | None = None,
+) -> Scores:
     """Score the windows of a file, one thread.
 
     Args:
@@ -55,13 +61,13 @@ def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: 
         model: its model.onnx, verified.
         where: the file and its columns.
         everything: all windows, not only those the task holds out.
+        scorer: who holds this very release; None: a new one in this process.
 
     Raises:
         TelemetryError: the file is missing or breaks the task's contract.
         IntegrityError: the model does not take the task's windows.
     """
     from fedsite.models import metrics
-    from fedsite.models.runtime import Scorer
     from fedsite.telemetry import loading
 
     task, windows, part, labelled = _windows(read_task(manifest.task), where, everything)
@@ -69,25 +75,26 @@ def score(manifest: Manifest, model: bytes, where: DataLocation, *, everything: 
     scale = np.array(manifest.normalisation.scale, np.float32)
     if len(mean) != windows.x.shape[-1]:
         raise IntegrityError(f"the release normalises {len(mean)} features", allowed=f"{windows.x.shape[-1]}")
-    scaled = loading.normalise(windows, mean, scale, label_scale=float(task.label.scale or 1.0))
-    scorer = Scorer(model)
-    given = scorer.predict(scaled.x)
-    reconstructs = task.loss == "reconstruction"
-    judged = metrics.anomaly_score(scaled.x, given) if reconstructs else given
+    scorer = ReleaseScorer(manifest, model) if scorer is None else scorer
+    values = scorer.scores([windows.x])[0].values
     metric, sums = None, None
     if labelled:
-        sums = metrics.sums(task.metric, judged, scaled.y, scale=float(task.label.scale or 1.0))
+        units = float(task.label.scale or 1.0)
+        # Exactly what the model gave, whoever ran it.
+        judged = values if task.loss == "reconstruction" else (values / label_units(task)).astype(np.float32)
+        labels = loading.normalise(windows, mean, scale, label_scale=units).y
+        sums = metrics.sums(task.metric, judged, labels, scale=units)
         metric = metrics.value(task.metric, sums, threshold=manifest.threshold)
-    regression = task.loss == "mse"
+    alarming = task.loss == "reconstruction"
     return Scores(
         windows=len(windows),
         part=part,
         labelled=labelled,
         metric=metric,
         sums=sums,
-        latency_ms=_latency(scorer, scaled.x),
-        alarms=int((judged > manifest.threshold).sum()) if reconstructs and manifest.threshold is not None else None,
-        values=judged * float(task.label.scale or 1.0) if regression else judged,
+        latency_ms=_latency(scorer, windows.x),
+        alarms=int((values > manifest.threshold).sum()) if alarming and manifest.threshold is not None else None,
+        values=values,
         scored=windows,
     )
 
@@ -165,14 +172,10 @@ def _variants(task: Task, everything: bool) -> Iterator[tuple[Task, str, bool]]:
         yield read_task(document), "all", False
 
 
-def _latency(scorer: Any, x: NDArray[np.float32]) -> tuple[float, float]:
+def _latency(scorer: WindowScorer, x: NDArray[np.float32]) -> tuple[float, float]:
     """Median and 95th percentile of the milliseconds of one window; the first runs are not counted."""
-    taken = []
-    for index in range(min(TIMED, len(x)) + 5):
-        one = x[index % len(x)][None]
-        started = time.perf_counter()
-        scorer.predict(one)
-        taken.append(1e3 * (time.perf_counter() - started))
+    one_by_one = [x[index % len(x)][None] for index in range(min(TIMED, len(x)) + 5)]
+    taken = [found.milliseconds for found in scorer.scores(one_by_one)]
     p50, p95 = np.percentile(taken[5:], [50, 95])
     return float(p50), float(p95)
 

@@ -21,6 +21,7 @@ from fedsite.protocol.release import MAX_BYTES, MAX_MODEL, Manifest
 Slot = Literal["a", "b"]
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+CURRENT = "current"  # names the slot in use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class Slots:
         except FedsiteError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        storage.write_atomic(self._directory / "current", idle.encode("ascii"))
+        storage.write_atomic(self._directory / CURRENT, idle.encode("ascii"))
         return Installed(slot=idle, manifest=manifest, model=model)
 
     def current(self) -> Installed:
@@ -110,7 +111,7 @@ class Slots:
         found = self.other()
         if found is None:
             raise ConfigError("there is no earlier release to go back to", next_step="fedsite model status")
-        storage.write_atomic(self._directory / "current", found.slot.encode("ascii"))
+        storage.write_atomic(self._directory / CURRENT, found.slot.encode("ascii"))
         return found
 
     def _open(self, slot: Slot) -> Installed:
@@ -131,7 +132,7 @@ class Slots:
         return Installed(slot=slot, manifest=manifest, model=model)
 
     def _current(self) -> Slot | None:
-        path = self._directory / "current"
+        path = self._directory / CURRENT
         if not path.exists():
             return None
         text = storage.read(path).strip()

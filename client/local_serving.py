@@ -1,0 +1,52 @@
+"""Starts the local API of an agent over its own site's files; an agent that cannot have one works without it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsite.client import health_facts, local_socket, memory, overview, site
+from fedsite.client.activity import Activity, Board
+from fedsite.client.local_api import LocalApi
+from fedsite.client.local_calls import Calls
+from fedsite.client.score_link import ScoreLink
+from fedsite.client.settings import Settings
+from fedsite.protocol import instants
+from fedsite.protocol.errors import FedsiteError
+
+_log = logging.getLogger(__name__)
+
+
+def start(directory: Path, settings: Settings, board: Board) -> LocalApi | None:
+    """Listen on the site's socket; None where there can be none, which is logged: the site's work does not need it.
+
+    Args:
+        directory: the site's state directory; the caller holds its lock.
+        settings: of the operator.
+        board: what the agent's loop tells.
+    """
+
+    def status(_: Activity) -> Mapping[str, Any]:
+        # Read anew each time: a renewed certificate or a changed site.yaml shows at once. No ε is worked out here,
+        # because that takes torch.
+        who = site.load(directory)
+        facts = health_facts.read(who, instants.now(), counting=None)
+        return overview.value(who, facts, overview.findings(facts))
+
+    allowed = settings.agent.worker_memory
+    try:
+        calls = Calls(
+            directory=directory,
+            board=board,
+            status=status,
+            rounds=lambda: {"rounds": []},
+            scoring=ScoreLink(directory, memory_bytes=memory.default() if allowed is None else allowed),
+        )
+        api = LocalApi(local_socket.prepare(directory), calls)
+        api.start()
+    except FedsiteError as error:
+        _log.warning("no local API: %s", error)
+        return None
+    return api
