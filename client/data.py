@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsite.client.settings import Settings, absolute
-from fedsite.protocol import documents
+from fedsite.protocol import documents, durations
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task
 
@@ -21,6 +21,7 @@ def location(settings: Settings, task: Task) -> DataLocation:
         site=source.site,
         columns=dict(source.columns),
         seed=source.seed or 0,
+        oldest_s=None if source.oldest is None else durations.seconds(source.oldest),
     )
 
 
@@ -70,6 +71,7 @@ def plain(where: DataLocation) -> dict[str, Any]:
         "site": where.site,
         "columns": where.columns,
         "seed": where.seed,
+        "oldest_s": where.oldest_s,
     }
 
 
@@ -81,6 +83,7 @@ def from_plain(value: Mapping[str, Any]) -> DataLocation:
         site=value["site"],
         columns=dict(value["columns"]),
         seed=int(value["seed"]),
+        oldest_s=value.get("oldest_s"),
     )
 
 

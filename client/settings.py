@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedsite.client import hours
-from fedsite.protocol import shape
+from fedsite.protocol import durations, shape
 from fedsite.protocol.errors import ConfigError
 
 FILE = "site.yaml"
@@ -27,6 +27,10 @@ class SourceSettings:
     site: int | str | None = None  # value of the task's site column, where one file holds several sites
     columns: dict[str, str] = field(default_factory=dict)  # task's channel -> column in the file
     seed: int | None = None  # of the synthetic plant
+    oldest: str | None = None  # how old the newest reading may be, such as 2d; null: any age
+
+    def __post_init__(self) -> None:
+        _age(self.oldest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,11 @@ class DataSettings:
     site: int | str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     seed: int = 0
+    oldest: str | None = None
     tasks: dict[str, SourceSettings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _age(self.oldest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +127,7 @@ class Settings:
             site=self.data.site if own.site is None else own.site,
             columns={**self.data.columns, **own.columns},
             seed=self.data.seed if own.seed is None else own.seed,
+            oldest=self.data.oldest if own.oldest is None else own.oldest,
         )
 
 
@@ -222,3 +231,8 @@ def _lay(value: dict[str, Any], override: str) -> None:
 def _range(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:
         raise ConfigError(f"{name} is {value}", allowed=f"{low} to {high}")
+
+
+def _age(oldest: str | None) -> None:
+    if oldest is not None:
+        durations.seconds(oldest, "oldest is", example="data.oldest=2d")

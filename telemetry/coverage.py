@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from fedsite.telemetry.dataset import SiteData, Windows
 from fedsite.telemetry.gaps import JITTER
+from fedsite.telemetry.schema import EPOCH
 from fedsite.telemetry.task import Task
 
 SITE = ""  # key of the whole site: it overlaps every entity
 MOST = 100_000  # entities named one by one; of more, the site is covered as a whole
 UTC = "utc"  # clock of times that are seconds since 1970
-EPOCH = 1e8  # a time below that is a count of its own, whatever the task says
 EVER = (-math.inf, math.inf)
 
 Interval = tuple[float, float]  # first and last, both included

@@ -32,6 +32,7 @@ class Code(StrEnum):
     GAPS = "gaps"
     BALANCE = "label-balance"
     STALE = "stale"
+    DRIFT = "drift"
 
 
 class TelemetryError(Exception):
@@ -42,16 +43,29 @@ class TelemetryError(Exception):
         allowed: the values allowed; empty when there is nothing to choose from.
         next_step: the next command to type or thing to do.
         code: the kind of problem.
+        channel: the channel, or the column of time, entity or label; empty where it is no column's.
+        count: rows, windows or places concerned.
     """
 
     exit_code = 3
 
-    def __init__(self, found: str, *, allowed: str = "", next_step: str = "", code: Code = Code.UNREADABLE) -> None:
+    def __init__(
+        self,
+        found: str,
+        *,
+        allowed: str = "",
+        next_step: str = "",
+        code: Code = Code.UNREADABLE,
+        channel: str = "",
+        count: int = 1,
+    ) -> None:
         super().__init__(found)
         self.found = found
         self.allowed = allowed
         self.next_step = next_step
         self.code = code
+        self.channel = channel
+        self.count = count
 
     def __str__(self) -> str:
         parts = [self.found]
@@ -62,7 +76,8 @@ class TelemetryError(Exception):
         return "; ".join(parts)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.found, self.allowed, self.next_step, self.code)
+        fields = (self.found, self.allowed, self.next_step, self.code, self.channel, self.count)
+        return _rebuild, (type(self), *fields)
 
 
 class TaskError(TelemetryError):
@@ -70,10 +85,21 @@ class TaskError(TelemetryError):
 
     exit_code = 2
 
-    def __init__(self, found: str, *, allowed: str = "", next_step: str = "", code: Code = Code.TASK) -> None:
-        super().__init__(found, allowed=allowed, next_step=next_step, code=code)
+    def __init__(
+        self,
+        found: str,
+        *,
+        allowed: str = "",
+        next_step: str = "",
+        code: Code = Code.TASK,
+        channel: str = "",
+        count: int = 1,
+    ) -> None:
+        super().__init__(found, allowed=allowed, next_step=next_step, code=code, channel=channel, count=count)
 
 
-def _rebuild(kind: type[TelemetryError], found: str, allowed: str, next_step: str, code: Code) -> TelemetryError:
+def _rebuild(
+    kind: type[TelemetryError], found: str, allowed: str, next_step: str, code: Code, channel: str, count: int
+) -> TelemetryError:
     """Unpickle: keyword-only arguments do not survive the default protocol."""
-    return kind(found, allowed=allowed, next_step=next_step, code=code)
+    return kind(found, allowed=allowed, next_step=next_step, code=code, channel=channel, count=count)

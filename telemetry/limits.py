@@ -37,6 +37,8 @@ def enforce(values: NDArray[np.float32], channels: Sequence[Channel], origin: st
             allowed=f"numbers from {low[column]:g} to {high[column]:g} {channels[column].unit}",
             next_step=CHECK,
             code=Code.ALL_MISSING,
+            channel=channels[column].name,
+            count=len(values),
         )
     outside = ((values < low - slack) | (values > high + slack)) & ~missing
     if outside.any():
@@ -58,4 +60,6 @@ def _refusal(column: NDArray[np.float32], outside: NDArray[np.bool_], channel: C
         allowed=f"{channel.minimum:g} to {channel.maximum:g} {channel.unit}",
         next_step=f"{CHECK}; is the unit {channel.unit}?",
         code=Code.RANGE,
+        channel=channel.name,
+        count=int(outside.sum()),
     )

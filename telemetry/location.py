@@ -22,6 +22,7 @@ class DataLocation:
     site: str | int | None = None
     columns: dict[str, str] = field(default_factory=dict)
     seed: int = 0  # of synthetic data only
+    oldest_s: float | None = None  # seconds that the newest reading may be old; None: any age
 
     def source(self, task: Task) -> Path:
         """The file or folder to read.

@@ -12,6 +12,8 @@ from fedsite.telemetry.errors import TaskError
 # ahead, so it is for records, not for live scoring); middle: the middle of the public range; minimum: its lower end.
 MissingPolicy = Literal["drop", "hold", "interpolate", "middle", "minimum"]
 
+EPOCH = 1e8  # a time below that is a count of its own, not seconds since 1970
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:

@@ -60,7 +60,7 @@ def load_table(task: Task, location: DataLocation) -> Table:
         real=np.ones(len(rows), dtype=bool),
         origin=raw.origin,
     )
-    return _in_order(table, task.data.duplicates)
+    return _in_order(table, task)
 
 
 def site_names(task: Task, location: DataLocation) -> list[str]:
@@ -83,7 +83,7 @@ def _sites(task: Task, column: str, raw: Raw) -> list[str]:
     if task.split.shared and task.split.column:
         # Rows of a shared test set may stand under a name that is no site.
         frame = frame.filter(_equals(task.split.column, task.split.train))
-    names = frame[column].cast(pl.String).unique().to_list()
+    names = sources_columns.texts(frame[column]).unique().to_list()
     return sorted((str(name) for name in names if name is not None), key=_natural)
 
 
@@ -114,6 +114,7 @@ def open_raw(task: Task, location: DataLocation) -> Raw:
                 allowed=nearest(name, sorted(known)),
                 next_step=f"data.columns.ONE_OF_THESE=ITS_NAME_IN_THE_FILE, or {CHECK}",
                 code=Code.COLUMN,
+                channel=name,
             )
     return sources_files.read(kind, files, required, optional, location.columns)
 
@@ -195,10 +196,16 @@ def entities(
     columns = task.data.entity_columns
     if not columns:
         return (str(location.site if location.site is not None else "site"),), np.zeros(count, dtype=np.int64)
-    key = frame.select(pl.concat_str([pl.col(name).cast(pl.String) for name in columns], separator="/")).to_series()
+    parts = [sources_columns.texts(frame[name]) for name in columns]
+    key = pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator="/")).to_series()
     if key.null_count():
         raise TelemetryError(
-            f"column {columns} is empty in {key.null_count()} rows", allowed="a name", next_step=CHECK, code=Code.TYPE
+            f"column {', '.join(columns)} is empty in {key.null_count()} of {count} rows",
+            allowed="a name",
+            next_step=CHECK,
+            code=Code.TYPE,
+            channel=columns[0],
+            count=key.null_count(),
         )
     names = key.unique(maintain_order=True).to_list()
     order = sorted(names, key=_natural)
@@ -219,12 +226,12 @@ def _label(
     return sources_columns.values(frame, column, origin)
 
 
-def _in_order(table: Table, duplicates: str) -> Table:
+def _in_order(table: Table, task: Task) -> Table:
     table = table.take(np.lexsort((table.time, table.held, table.entity)))
     same = (np.diff(table.time) == 0) & (np.diff(table.entity) == 0) & (table.held[1:] == table.held[:-1])
     if not same.any():
         return table
-    if duplicates == "last":
+    if task.data.duplicates == "last":
         return table.take(np.flatnonzero(np.append(~same, True)))
     first = int(np.argmax(same))
     name = table.entities[table.entity[first]]
@@ -234,6 +241,8 @@ def _in_order(table: Table, duplicates: str) -> Table:
         allowed="each time once per entity, or data.duplicates: last in the task",
         next_step=CHECK,
         code=Code.TIME,
+        channel=task.data.time or "",
+        count=int(same.sum()),
     )
 
 

@@ -31,6 +31,8 @@ def numbers(frame: pl.DataFrame, channel: Channel, unit: str | None, origin: str
                 allowed=", ".join(convertible(channel.unit)),
                 next_step=f'say its unit: data.columns.{channel.name}="COLUMN [{channel.unit}]", or {CHECK}',
                 code=Code.UNIT,
+                channel=channel.name,
+                count=len(found),
             )
         found = found * rule[0] + rule[1]
     infinite = np.isinf(found)
@@ -40,6 +42,8 @@ def numbers(frame: pl.DataFrame, channel: Channel, unit: str | None, origin: str
             allowed=f"{channel.minimum:g} to {channel.maximum:g} {channel.unit}",
             next_step=CHECK,
             code=Code.RANGE,
+            channel=channel.name,
+            count=int(infinite.sum()),
         )
     return found
 
@@ -56,6 +60,8 @@ def block(found: NDArray[np.generic], channel: Channel, origin: str) -> NDArray[
             allowed=f"{channel.count} columns of numbers",
             next_step=CHECK,
             code=Code.TYPE,
+            channel=channel.name,
+            count=len(found),
         )
     return found.astype(np.float32)
 
@@ -71,14 +77,13 @@ def values(frame: pl.DataFrame, name: str, origin: str) -> NDArray[np.float64]:
         series = series.cast(pl.Int8)
     elif series.dtype == pl.String:
         series = series.str.strip_chars().replace({"true": "1", "false": "0", "True": "1", "False": "0"})
-    try:
-        cast = series.cast(pl.Float64, strict=False)
-    except pl.exceptions.PolarsError:
-        raise _not_a_number(origin, name, f"of type {series.dtype}", 0) from None
+    cast = _floats(series)
+    if cast is None:
+        raise _not_a_number(origin, name, f"of type {series.dtype}", 0, len(series))
     wrong = (cast.is_null() & series.is_not_null()).to_numpy()
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise _not_a_number(origin, name, repr(series[row]), row)
+        raise _not_a_number(origin, name, repr(series[row]), row, int(wrong.sum()))
     return cast.fill_null(float("nan")).to_numpy().astype(np.float64)
 
 
@@ -103,17 +108,21 @@ def times(frame: pl.DataFrame, name: str | None, count: int, origin: str) -> NDA
         if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
             series = series.dt.convert_time_zone("UTC")
         series = series.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64) / 1e6
-    found = series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().astype(np.float64)
-    wrong = ~np.isfinite(found)
+    cast = _floats(series)
+    floats = np.full(count, np.nan) if cast is None else cast.fill_null(float("nan")).to_numpy().astype(np.float64)
+    wrong = ~np.isfinite(floats)
     if wrong.any():
         row = int(np.argmax(wrong))
+        value = f"of type {series.dtype}" if cast is None else repr(frame[name][row])
         raise TelemetryError(
-            f"{origin}: time column {name} is {frame[name][row]!r} in row {row + 1}",
-            allowed="a number, or a date and time such as 2024-05-01T12:00:00",
+            f"{origin}: time column {name} is {value} in row {row + 1} ({int(wrong.sum())} of {count} rows)",
+            allowed="a number, or a date and time such as 2024-05-01T12:00:00; a time zone in all rows or in none",
             next_step=CHECK,
             code=Code.TIME,
+            channel=name,
+            count=int(wrong.sum()),
         )
-    return found
+    return floats
 
 
 def classes(frame: pl.DataFrame, name: str, known: Sequence[str | int], origin: str) -> NDArray[np.float64]:
@@ -122,24 +131,48 @@ def classes(frame: pl.DataFrame, name: str, known: Sequence[str | int], origin: 
     Raises:
         TelemetryError: a value is none of the classes.
     """
-    text = frame[name].cast(pl.String).str.strip_chars().str.strip_suffix(".0")
+    text = texts(frame[name]).str.strip_chars().str.strip_suffix(".0")
     indices = {str(value): float(index) for index, value in enumerate(known)}
-    for value in text.unique().to_list():
-        if value is not None and value not in indices:
-            raise TelemetryError(
-                f"{origin}: column {name} holds class {value!r}",
-                allowed=", ".join(indices),
-                next_step=CHECK,
-                code=Code.CLASS,
-            )
+    unknown = text.filter(~text.is_in(list(indices)))
+    if len(unknown):
+        raise TelemetryError(
+            f"{origin}: column {name} holds class {unknown[0]!r:.80} ({len(unknown)} of {len(text)} rows)",
+            allowed=", ".join(indices),
+            next_step=CHECK,
+            code=Code.CLASS,
+            channel=name,
+            count=len(unknown),
+        )
     found = text.replace_strict(indices, default=None, return_dtype=pl.Float64)
     return found.fill_null(float("nan")).to_numpy().astype(np.float64)
 
 
-def _not_a_number(origin: str, name: str, value: str, row: int) -> TelemetryError:
+def texts(series: pl.Series) -> pl.Series:
+    """A column as text; what has no text (a list, a duration) stands as the name of its type."""
+    try:
+        return series.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return pl.Series(series.name, [str(series.dtype)] * len(series), dtype=pl.String)
+
+
+def _floats(series: pl.Series) -> pl.Series | None:
+    """As numbers, null where there is none; None where the type has no numbers."""
+    if series.dtype.is_nested() or series.dtype == pl.Object:
+        return None
+    if series.dtype in (pl.Categorical, pl.Enum):
+        series = series.cast(pl.String)
+    try:
+        return series.cast(pl.Float64, strict=False)
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _not_a_number(origin: str, name: str, value: str, row: int, count: int) -> TelemetryError:
     return TelemetryError(
-        f"{origin}: column {name} is {value} in row {row + 1}",
+        f"{origin}: column {name} is {value:.80} in row {row + 1}",
         allowed="numbers, with a decimal point",
         next_step=CHECK,
         code=Code.TYPE,
+        channel=name,
+        count=count,
     )

@@ -105,6 +105,7 @@ def read(
                     allowed="one unit per column",
                     next_step=CHECK,
                     code=Code.UNIT,
+                    channel=name,
                 )
         chosen = [pl.col(match[0]).alias(name) for name, match in found.items() if match is not None]
         stem = file.name.partition(".")[0]
@@ -142,6 +143,7 @@ def missing_column(name: str, text: str, available: Sequence[str], origin: str) 
         allowed=f"columns of the file: {nearest(text, sorted(available)[:60])}",
         next_step=f"data.columns.{name}=ITS_NAME_IN_THE_FILE, or {CHECK}",
         code=Code.COLUMN,
+        channel=name,
     )
 
 

@@ -22,15 +22,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What could not be read, in which channel ("" where it is none's), and in how many rows."""
-
-    error: TelemetryError
-    channel: str = ""
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What could be read. Shapes: arrays are [rows], NaN where there is no number.
 
@@ -44,7 +35,7 @@ class Survey:
     time: Numbers | None = None
     entity: NDArray[np.int64] | None = None
     entities: tuple[str, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[TelemetryError, ...] = ()
 
 
 def read(task: Task, location: DataLocation) -> Survey:
@@ -61,7 +52,7 @@ def read(task: Task, location: DataLocation) -> Survey:
             raise
         return Survey(origin=str(location.source(task)), problems=tuple(lacking))
     chosen, _ = sources.select(task, location, raw)
-    problems: list[Problem] = []
+    problems: list[TelemetryError] = []
     frame = raw.frame[chosen] if raw.frame.height else raw.frame
     time = _noted(problems, lambda: sources_columns.times(frame, task.data.time, len(chosen), raw.origin))
     found = _noted(problems, lambda: sources.entities(task, frame, len(chosen), location))
@@ -85,27 +76,27 @@ def read(task: Task, location: DataLocation) -> Survey:
     )
 
 
-def _lacking(task: Task, location: DataLocation) -> list[Problem]:
+def _lacking(task: Task, location: DataLocation) -> list[TelemetryError]:
     """Every column that is not there, one by one."""
     kind, files = sources_files.find(location.source(task), task.data.format)
     required, _ = sources.needed(task, location, kind)
-    found: list[Problem] = []
+    found: list[TelemetryError] = []
     for name in dict.fromkeys(required):
         try:
             sources_files.read(kind, files, [name], [], location.columns)
         except TelemetryError as error:
-            found.append(Problem(error=error, channel=name if name in task.channel_names else ""))
+            found.append(error)
     return found
 
 
 def _channels(
-    task: Task, raw: Raw, frame: pl.DataFrame, rows: NDArray[np.int64], problems: list[Problem]
+    task: Task, raw: Raw, frame: pl.DataFrame, rows: NDArray[np.int64], problems: list[TelemetryError]
 ) -> dict[str, Numbers]:
     values: dict[str, Numbers] = {}
     for channel in task.channels:
         if channel.name in raw.blocks:
             block = raw.blocks[channel.name][rows]
-            wide = _noted(problems, partial(sources_columns.block, block, channel, raw.origin), channel.name)
+            wide = _noted(problems, partial(sources_columns.block, block, channel, raw.origin))
             if wide is not None:
                 singles = enumerate(channel.expand())
                 values |= {single.name: wide[:, number].astype(np.float64) for number, single in singles}
@@ -114,32 +105,17 @@ def _channels(
             if not raw.has(single.name):
                 continue  # it comes from a join
             unit = raw.units.get(single.name)
-            column = _noted(
-                problems,
-                partial(sources_columns.numbers, frame, single, unit, raw.origin),
-                single.name,
-                _not_numbers(frame[single.name]),
-            )
+            column = _noted(problems, partial(sources_columns.numbers, frame, single, unit, raw.origin))
             if column is not None:
                 values[single.name] = column
     return values
 
 
-def _not_numbers(series: pl.Series) -> int:
-    """Rows whose value is there and is no number."""
-    if series.dtype == pl.Boolean:
-        return 0
-    try:
-        return int((series.cast(pl.Float64, strict=False).is_null() & series.is_not_null()).sum())
-    except pl.exceptions.PolarsError:
-        return len(series)
-
-
-def _noted(problems: list[Problem], attempt: Callable[[], T], channel: str = "", count: int = 1) -> T | None:
+def _noted(problems: list[TelemetryError], attempt: Callable[[], T]) -> T | None:
     try:
         return attempt()
     except TaskError:
         raise
     except TelemetryError as error:
-        problems.append(Problem(error=error, channel=channel, count=max(1, count)))
+        problems.append(error)
         return None

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsite.protocol import output
-from fedsite.protocol.errors import ConfigError, ExitCode
+from fedsite.protocol.errors import ConfigError, ExitCode, FedsiteError
 
 if TYPE_CHECKING:
     from fedsite.client.settings import Settings
+    from fedsite.telemetry.contract import Checked, Reference
+    from fedsite.telemetry.findings import Finding
+    from fedsite.telemetry.task import Task
 
 SCHEMA = "fedsite.data-check/1"
 _TASK_KEYS = ("task=", "task_file=")
@@ -32,9 +37,12 @@ def check(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as data.path=FILE.")
     ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take the data as it is now for right: drift is judged from here on.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Check this site's data against a task: files, columns, ranges, gaps, number of windows."""
+    """Check this site's data against a task: files, columns, ranges, rate, gaps, freshness, labels, drift."""
     from fedsite.client import settings
 
     given = list(overrides or [])
@@ -42,11 +50,23 @@ def check(
         given, task = [task, *given], None
     # The words of a launch mean the same here.
     wanted = [task] if task is not None else [item.partition("=")[2] for item in given if item.startswith(_TASK_KEYS)]
-    chosen = settings.load(settings.state_directory(), [item for item in given if not item.startswith(_TASK_KEYS)])
-    checked = [_check(name, chosen) for name in (wanted or _named(chosen))]
+    laid = [item for item in given if not item.startswith(_TASK_KEYS)]
+    directory = settings.state_directory()
+    chosen = settings.load(directory, laid)
+    if accept and not directory.is_dir():
+        raise ConfigError(
+            "this host has not joined a federation: there is no place for a reference",
+            allowed="--accept at a site",
+            next_step="fedsite join",
+        )
+    # Data that only this command line names is tried, and no reference for the site's own.
+    own = directory.is_dir() and not any(item.strip().startswith("data.") for item in laid)
+    checked = [_check(name, chosen, directory, own=own, accept=accept) for name in (wanted or _named(chosen))]
     ok = all(item["ok"] for item in checked)
     output.emit({"schema": SCHEMA, "ok": ok, "tasks": checked} if json else _text(checked), json)
     if not ok:
+        if accept:
+            output.say("not accepted: data that breaks the contract is no reference")
         raise typer.Exit(int(ExitCode.DATA))
 
 
@@ -68,51 +88,74 @@ def _named(chosen: Settings) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check(name: str, chosen: Settings) -> dict[str, Any]:
+def _check(name: str, chosen: Settings, directory: Path, *, own: bool, accept: bool) -> dict[str, Any]:
     """One task's findings and counts.
 
     Raises:
         TaskError: there is no such task, or it is wrong itself.
+        StorageError: a reference is to be taken and cannot be written.
     """
-    from fedsite.client import data
-    from fedsite.telemetry import contract, loading
-    from fedsite.telemetry.errors import TaskError, TelemetryError
+    from fedsite.client import data, reference
+    from fedsite.telemetry import contract, findings
+    from fedsite.telemetry.errors import Code, TelemetryError
     from fedsite.telemetry.task import load_task
 
     task = load_task(name)
     where = data.location(chosen, task)
-    findings = [
-        {
-            "code": str(finding.code),
-            "severity": finding.severity,
-            "channel": finding.channel,
-            "count": finding.count,
-            "found": finding.text,
-            "allowed": finding.allowed,
-            "next": finding.remedy,
-        }
-        for finding in contract.check(task, where, now=time.time())
-    ]
-    ok = all(finding["severity"] != "error" for finding in findings)
-    value: dict[str, Any] = {"task": task.name, "ok": ok, "source": "", "findings": findings}
+    known, unreadable = None, None
+    try:
+        known = None if accept else reference.load(directory, task)
+    except FedsiteError as error:
+        unreadable = findings.warning(Code.DRIFT, error.found, error.allowed, error.next_step)
+    checked = contract.inspect(task, where, now=time.time(), reference=known)
+    taken = False
+    if checked.summary is not None and (accept or (own and known is None and unreadable is None)):
+        known, taken = _taken(directory, task, checked, required=accept)
+    source = ""
     with contextlib.suppress(TelemetryError):
-        value["source"] = data.source_id(task, where)
-    counts = {"windows": 0, "holdout": 0, "entities": 0, "overlap": task.overlap}
-    if ok:
-        try:
-            found = loading.load_site(task, where)
-        except TaskError:
+        source = data.source_id(task, where)
+    windows = checked.data
+    return {
+        "task": task.name,
+        "ok": checked.ok,
+        "source": source,
+        "findings": [_plain(finding) for finding in [*checked.findings, *([unreadable] if unreadable else [])]],
+        "windows": 0 if windows is None else len(windows.train),
+        "holdout": 0 if windows is None else len(windows.holdout),
+        "entities": 0 if windows is None else len(set(windows.train.entity.tolist())),
+        "overlap": task.overlap,
+        "reference": None if known is None else {"taken": known.taken, "rows": known.summary.rows, "new": taken},
+    }
+
+
+def _taken(directory: Path, task: Task, checked: Checked, *, required: bool) -> tuple[Reference | None, bool]:
+    """The new reference; one that nobody asked for may fail to be written."""
+    from fedsite.client import reference
+    from fedsite.protocol import instants
+
+    assert checked.summary is not None
+    try:
+        return reference.keep(directory, task, checked.summary, instants.now()), True
+    except FedsiteError as error:
+        if required:
             raise
-        except TelemetryError as error:
-            failure = {"code": str(error.code), "severity": "error", "channel": "", "count": 0, "found": error.found}
-            findings.append({**failure, "allowed": error.allowed, "next": error.next_step})
-            return {**value, **counts, "ok": False}
-        entities = len(set(found.train.entity.tolist()))
-        counts |= {"windows": len(found.train), "holdout": len(found.holdout), "entities": entities}
-    return {**value, **counts}
+        output.say(f"no reference was kept: {error.found}; {error.next_step}")
+        return None, False
 
 
-def _text(checked: list[dict[str, Any]]) -> list[str]:
+def _plain(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": str(finding.code),
+        "severity": finding.severity,
+        "channel": finding.channel,
+        "count": finding.count,
+        "found": finding.text,
+        "allowed": finding.allowed,
+        "next": finding.remedy,
+    }
+
+
+def _text(checked: Sequence[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for item in checked:
         counts = f"{item['windows']} training windows, {item['holdout']} held out, {item['entities']} entities"
@@ -120,4 +163,8 @@ def _text(checked: list[dict[str, Any]]) -> list[str]:
         for finding in item["findings"]:
             lines.append(f"  {finding['severity']} ({finding['code']}): {finding['found']}")
             lines += [f"  {name}: {finding[name]}" for name in ("allowed", "next") if finding[name]]
+        since = item["reference"]
+        if since is not None:
+            what = "taken now: drift is judged from here on" if since["new"] else f"of {since['taken']}"
+            lines.append(f"  reference {what} ({since['rows']} readings)")
     return lines

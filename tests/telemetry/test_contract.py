@@ -46,8 +46,9 @@ def _rows(count: int = 40, *, step: float = 10.0) -> list[list[str]]:
 def _check(folder: Path, rows: list[list[str]], *, header: str = HEADER, **options: Any) -> list[Finding]:
     path = folder / "toy.csv"
     path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
-    columns = options.pop("columns", {})
-    return contract.check(options.pop("task", None) or _task(), DataLocation(path=path, columns=columns), **options)
+    columns, oldest_s = options.pop("columns", {}), options.pop("oldest_s", None)
+    where = DataLocation(path=path, columns=columns, oldest_s=oldest_s)
+    return contract.check(options.pop("task", None) or _task(), where, **options)
 
 
 def _found(findings: list[Finding]) -> list[tuple[str, str, str, int]]:
@@ -93,7 +94,7 @@ def test_another_unit_is_recognised(tmp_path: Path) -> None:
 
 def test_a_unit_that_nothing_converts(tmp_path: Path) -> None:
     findings = _check(tmp_path, _rows(), header="unit,time,temp [bar],flow,state")
-    assert _found(findings) == [("error", "unit", "temp", 1)]
+    assert _found(findings) == [("error", "unit", "temp", 40)]
 
 
 def test_a_channel_without_any_value(tmp_path: Path) -> None:
@@ -111,14 +112,14 @@ def test_a_channel_with_many_holes(tmp_path: Path) -> None:
 def test_a_stuck_sensor(tmp_path: Path) -> None:
     rows = [[*row[:2], "21", *row[3:]] for row in _rows()]
     (finding,) = _check(tmp_path, rows)
-    assert _found([finding]) == [("warning", "constant", "", 1)]
-    assert "temp" in finding.text
+    assert _found([finding]) == [("warning", "constant", "temp", 40)]
+    assert "channel temp is 21 in all 40 rows" in finding.text
     assert contract.codes([finding]) == ()
 
 
 def test_another_sampling_rate(tmp_path: Path) -> None:
     (finding,) = _check(tmp_path, _rows(step=60.0))
-    assert _found([finding]) == [("error", "sampling-rate", "", 39)]
+    assert _found([finding]) == [("error", "sampling-rate", "time", 39)]
     assert "60 s apart" in finding.text
 
 
@@ -129,7 +130,7 @@ def test_readings_cut_off_by_gaps(tmp_path: Path) -> None:
     assert _found(_check(tmp_path, rows)) == []
     for row in rows[9:24]:
         row[1] = str(float(row[1]) - 40 * (8 - rows.index(row) // 3))
-    assert ("warning", "gaps", "", 24) in _found(_check(tmp_path, rows))
+    assert ("warning", "gaps", "time", 24) in _found(_check(tmp_path, rows))
 
 
 def test_too_few_windows(tmp_path: Path) -> None:
@@ -140,36 +141,37 @@ def test_too_few_windows(tmp_path: Path) -> None:
 
 def test_a_class_that_never_trains_and_one_that_is_unknown(tmp_path: Path) -> None:
     rows = [[*row[:4], "good"] for row in _rows()]
-    (finding,) = _check(tmp_path, rows)
-    assert _found([finding]) == [("warning", "label-balance", "", 1)]
+    finding, held = _check(tmp_path, rows)
+    assert _found([finding, held]) == [("warning", "label-balance", "state", 1), ("warning", "label-balance", "state", 3)]
     assert "bad" in finding.text
+    assert "all 3 windows held out are labelled good" in held.text
     rows[5][4] = "ugly"
-    assert _found(_check(tmp_path, rows)) == [("error", "class", "", 1)]
+    assert _found(_check(tmp_path, rows)) == [("error", "class", "state", 1)]
 
 
 def test_a_binary_label_needs_both_answers(tmp_path: Path) -> None:
     label = {"kind": "column", "column": "state"}
     task = _task(label=label, loss="binary_cross_entropy", metric={"name": "auroc", "better": "higher"})
     rows = [[*row[:4], "0"] for row in _rows()]
-    (finding,) = _check(tmp_path, rows, task=task)
-    assert _found([finding]) == [("warning", "label-balance", "", 1)]
+    finding, _ = _check(tmp_path, rows, task=task)
+    assert _found([finding]) == [("warning", "label-balance", "state", 1)]
     assert "labelled 1" in finding.text
 
 
 def test_freshness_and_clocks(tmp_path: Path) -> None:
     assert _check(tmp_path, _rows(), now=NOW + 7200) == []
     (old,) = _check(tmp_path, _rows(), now=NOW + 7200, oldest_s=3600)
-    assert _found([old]) == [("warning", "stale", "", 1)]
+    assert _found([old]) == [("error", "stale", "time", 40)]
     assert "2.0 hours old" in old.text
     (ahead,) = _check(tmp_path, _rows(), now=NOW - 3600)
-    assert _found([ahead]) == [("warning", "time", "", 1)]
-    assert "3600 s in the future" in ahead.text
+    assert _found([ahead]) == [("warning", "time", "time", 40)]
+    assert "the newest by 3600 s" in ahead.text
 
 
 def test_unreadable_times_and_nameless_entities(tmp_path: Path) -> None:
     rows = _rows()
     rows[4][1], rows[7][0] = "yesterday", ""
-    assert [finding.code for finding in _check(tmp_path, rows)] == ["time", "not-a-number"]
+    assert _found(_check(tmp_path, rows)) == [("error", "time", "time", 1), ("error", "not-a-number", "unit", 1)]
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
@@ -179,5 +181,5 @@ def test_no_file_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pump", "ward"])
 def test_generated_data_meets_its_own_contract(name: str) -> None:
-    findings = contract.check(load_task(name), DataLocation(site=0), now=NOW, oldest_s=60)
+    findings = contract.check(load_task(name), DataLocation(site=0, oldest_s=60), now=NOW)
     assert contract.codes(findings) == ()

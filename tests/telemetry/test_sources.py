@@ -166,7 +166,7 @@ def test_npz_blocks(toy_task, tmp_path):
         ({"a": None, "a [bar]": [1] * 10}, Code.UNIT, ["channel a is in bar", "degC, degF, K"]),
         ({"time": ["yesterday"] * 10}, Code.TIME, ["time column time is 'yesterday' in row 1"]),
         ({"time": [0] * 10}, Code.TIME, ["9 rows have the time of another row", "duplicates: last"]),
-        ({"machine": [""] * 10}, Code.TYPE, ["machine", "empty in 10 rows"]),
+        ({"machine": [""] * 10}, Code.TYPE, ["machine", "empty in 10 of 10 rows"]),
     ],
 )
 def test_bad_tables(toy_file, toy_task, columns, code, words):
@@ -193,7 +193,7 @@ def test_a_csv_that_is_no_text_is_not_quoted(toy_task, tmp_path, content):
 
 def test_an_unknown_class(toy_file, toy_task):
     task = toy_task(label={"kind": "column", "column": "y", "classes": ["on", "off"]}, loss="cross_entropy")
-    with pytest.raises(TelemetryError, match=r"class 'broken'; allowed: on, off") as caught:
+    with pytest.raises(TelemetryError, match=r"class 'broken' \(1 of 10 rows\); allowed: on, off") as caught:
         _load(task, toy_file(y=["on"] * 9 + ["broken"]))
     assert caught.value.code is Code.CLASS
 
