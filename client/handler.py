@@ -24,7 +24,8 @@ from fedsite.client.consent import Consent
 from fedsite.client.incoming import blob, check_purpose
 from fedsite.client.protect import protect, reply_header
 from fedsite.client.refusals import is_refusal, refusal_of
-from fedsite.client.releases import Releases, Worker
+from fedsite.client.releases import Releases
+from fedsite.client.reservations import Worker
 from fedsite.client.secure import Sums
 from fedsite.client.secure_store import SumStore
 from fedsite.client.settings import Settings, SettingsFile
@@ -89,7 +90,12 @@ class Handler:
         asked = Approvals(site.directory / approvals.FOLDER)
         self._consent = Consent(settings, approvals=asked, not_now=not_now, audit=audit, clock=clock)
         self._releases = Releases(
-            settings=self._consent.settings, worker=worker, budget=budget, outbox=outbox, clock=clock
+            settings=self._consent.settings,
+            worker=worker,
+            budget=budget,
+            outbox=outbox,
+            key=site.key.derive("ledger"),
+            clock=clock,
         )
         self._sums = Sums(site, SumStore(outbox, site.key.derive("secagg")), clock)
 

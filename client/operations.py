@@ -6,6 +6,7 @@ itself ever crosses the pipe to the agent.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -14,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from fedsite.client import data as site_data
-from fedsite.client import noise, pipe, protect, terms
-from fedsite.client.budget_entries import as_values, from_values
+from fedsite.client import noise, pipe, prices, protect, terms
+from fedsite.client.budget_entries import from_values
 from fedsite.client.worker import Operation
 from fedsite.privacy.sampling import Source
 from fedsite.protocol import weights
 from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
 from fedsite.protocol.messages import DELTA
-from fedsite.protocol.plan import SITE, RoundPlan
+from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.errors import CHECK, TelemetryError
@@ -40,6 +41,7 @@ class Operations:
         torch.set_num_threads(1)
         self._key: tuple[Any, ...] = ()
         self._data: SiteData | None = None
+        self._covered = b""  # of `_data`, as JSON; empty: not asked for yet
         self._pending: Callable[[], None] | None = None
 
     def rest(self) -> None:
@@ -53,6 +55,7 @@ class Operations:
         return {
             "cost": self.cost,
             "prepare": self.prepare,
+            "coverage": self.coverage,
             "statistics": self.statistics,
             "train": self.train,
             "evaluate": self.evaluate,
@@ -62,24 +65,21 @@ class Operations:
     def cost(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """What a run would cost one unit, and ε of that with everything spent before; reads no data.
 
-        Arguments: `unit`, `spent` ([noise, rate, steps] each), `delta`; blob `plan`. `run` and `epsilon` (with what was
-        spent) are at `delta`, `claim` is at the plan's own.
+        Arguments: `unit`, `spent` ([noise, rate, steps] each), `of_task` (what runs of the same task have spent of
+        that, or None), `delta`; blob `plan`. `run`, `round` (one of training, with its evaluation), `epsilon` (with
+        what was spent) and `task` (with what its task spent) are at `delta`, `claim` is at the plan's own.
         """
-        from fedsite.models import spends
-        from fedsite.privacy import accounting, distributed
-
         plan, unit = _plan(blobs["plan"]), str(arguments["unit"])
-        delta, claimed = float(arguments["delta"]), plan.privacy.claim(unit).delta
-        before = from_values(arguments["spent"])
-        if unit == SITE:
-            priced = spends.in_sums(plan, spends.whole(plan))
-            claim = distributed.equivalent_epsilon(priced, claimed)
-            run, together = (distributed.equivalent_epsilon(some, delta) for some in (priced, [*before, *priced]))
-        else:
-            priced = spends.own(plan, spends.whole(plan))
-            claim = accounting.epsilon(priced, claimed, plan.privacy.accountant)
-            run, together = (accounting.epsilon(some, delta) for some in (priced, [*before, *priced]))
-        return pipe.Message(header={"spends": as_values(priced), "run": run, "claim": claim, "epsilon": together})
+        delta, of_task = float(arguments["delta"]), arguments.get("of_task")
+        return pipe.Message(
+            header=prices.cost(
+                plan,
+                unit,
+                delta=delta,
+                spent=from_values(arguments["spent"]),
+                of_task=None if of_task is None else from_values(of_task),
+            )
+        )
 
     def prepare(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Check that the model can be built and the data meets the contract; nothing of the data leaves."""
@@ -98,7 +98,14 @@ class Operations:
                 refusal=RefusalCode.PLAN_INVALID,
             )
         self._pending = partial(rehearsal.rehearse, plan, data)
-        return pipe.Message(header={})
+        return pipe.Message(header={}, blobs=self._coverage(plan, task))
+
+    def coverage(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
+        """Whose records the data holds, for the site's own budget."""
+        plan = _plan(blobs["plan"])
+        task = _task(plan)
+        self._load(task, arguments)
+        return pipe.Message(header={}, blobs=self._coverage(plan, task))
 
     def statistics(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """The normalisation sums over the training windows."""
@@ -106,8 +113,10 @@ class Operations:
         from fedsite.privacy import sampling
 
         plan = _plan(blobs["plan"])
+        task = _task(plan)
         source = sampling.SystemRandom()
-        return _answer(work.statistics(plan, self._load(_task(plan), arguments), source), blobs, source)
+        values = work.statistics(plan, self._load(task, arguments), source)
+        return _answer(values, blobs, source, self._coverage(plan, task))
 
     def train(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """One round of local training, with an evaluation of the incoming model before it when asked."""
@@ -120,7 +129,8 @@ class Operations:
         evaluate = bool(arguments.get("evaluate"))
         number = int(arguments["round"])
         source = sampling.SystemRandom()
-        return _answer(work.train_round(plan, data, model, scale, evaluate, source, number), blobs, source)
+        values = work.train_round(plan, data, model, scale, evaluate, source, number)
+        return _answer(values, blobs, source, self._coverage(plan, task))
 
     def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Metric sums of a model on the holdout, and of its int8 graph where one travels along."""
@@ -137,7 +147,7 @@ class Operations:
         values = work.evaluate(plan, data, model, scale, source)
         if "graph" in blobs:
             values |= parity.sums(plan, data, blobs["graph"], scale)
-        return _answer(values, blobs, source)
+        return _answer(values, blobs, source, self._coverage(plan, task))
 
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""
@@ -152,7 +162,8 @@ class Operations:
         tensors = [str(name) for name in arguments["tensors"]]
         data = self._load(task, arguments)
         source = sampling.SystemRandom()
-        return _answer(work.calibrate(plan, data, blobs["graph"], scale, tensors, source), blobs, source)
+        values = work.calibrate(plan, data, blobs["graph"], scale, tensors, source)
+        return _answer(values, blobs, source, self._coverage(plan, task))
 
     def _load(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
         from fedsite.telemetry import loading
@@ -162,8 +173,17 @@ class Operations:
         if self._data is None or key != self._key:
             self._data = None  # the old windows go before the new ones come
             self._data = loading.load_site(task, where)
-            self._key = key
+            self._key, self._covered = key, b""
         return self._data
+
+    def _coverage(self, plan: RoundPlan, task: Task) -> dict[str, bytes]:
+        """Whose records the loaded data holds: asked of private runs alone, and never sent on by the agent."""
+        from fedsite.telemetry import coverage
+
+        if plan.privacy.mode == "none" or self._data is None:
+            return {}
+        self._covered = self._covered or json.dumps(coverage.plain(coverage.coverage(task, self._data))).encode()
+        return {"coverage": self._covered}
 
 
 def _check_contract(task: Task, where: DataLocation) -> None:
@@ -239,11 +259,13 @@ def _units(plan: RoundPlan, data: SiteData) -> int:
     return units
 
 
-def _answer(values: Mapping[str, np.ndarray], blobs: Mapping[str, bytes], source: Source) -> pipe.Message:
-    """Named arrays, or their vector where a manifest says what is summed."""
+def _answer(
+    values: Mapping[str, np.ndarray], blobs: Mapping[str, bytes], source: Source, beside: Mapping[str, bytes]
+) -> pipe.Message:
+    """Named arrays, or their vector where a manifest says what is summed, and what only the agent is told."""
     if "manifest" not in blobs:
-        return pipe.Message(header={}, blobs={"values": weights.encode(values)})
+        return pipe.Message(header={}, blobs={"values": weights.encode(values), **beside})
     manifest = Manifest.parse(blobs["manifest"])
     # A draw for each value, and more where rounding begins anew: a cipher's stream is the quicker one.
     drawn = noise.keystream() if manifest.noise else source
-    return pipe.Message(header={}, blobs={"vector": protect.vector(values, manifest, drawn)})
+    return pipe.Message(header={}, blobs={"vector": protect.vector(values, manifest, drawn), **beside})

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
 
 from fedsite.client import data, pipe, policy
 from fedsite.client.budget import Budget
-from fedsite.client.budget_entries import as_values, from_values
+from fedsite.client.reservations import COVERAGE, Reservations, Worker
 from fedsite.client.settings import Settings
 from fedsite.client.store import Outbox, failure_name, release_name, terms_of
 from fedsite.privacy.accounting import Spend
@@ -23,15 +22,6 @@ from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.task import read_task
-
-
-class Worker(Protocol):
-    """Whoever holds torch and the data (worker_link.WorkerLink; tests have their own)."""
-
-    def call(
-        self, operation: str, arguments: Mapping[str, Any], blobs: Mapping[str, bytes], *, timeout_s: float
-    ) -> pipe.Message:
-        """Do one operation or raise."""
 
 
 class Releases:
@@ -44,21 +34,23 @@ class Releases:
         worker: Worker,
         budget: Callable[[], Budget],
         outbox: Outbox,
+        key: bytes,
         clock: Callable[[], datetime],
     ) -> None:
-        """Put the parts together; arguments as for handler.Handler."""
+        """Put the parts together; arguments as for handler.Handler, `key` as for Reservations."""
         self._settings = settings
         self._worker = worker
         self._open_budget = budget
         self._outbox = outbox
         self._clock = clock
+        self._reservations = Reservations(settings=settings, worker=worker, budget=self._budget, key=key, clock=clock)
 
     def use(self, settings: Settings) -> None:
         """Go by these settings from now on."""
-        self._settings = settings
+        self._settings = self._reservations.settings = settings
 
     def accept(self, header: Header, plan: RoundPlan) -> None:
-        """Reserve what the whole run costs, have the worker check model and data, and keep the plan.
+        """Reserve what the whole run costs, have the worker check model and data and say whose it is, keep the plan.
 
         Raises:
             DocumentError: the run was accepted with another plan (`wrong-run`).
@@ -73,12 +65,14 @@ class Releases:
             )
         private = plan.privacy.mode != "none"
         if private:
-            self._reserve(plan)
+            self._reservations.reserve(plan)
         try:
-            self._ask(header, plan, {})
+            answer = self._ask(header, plan, {})
+            if private:
+                self._reservations.cover(plan, answer)
         except Exception:
             if private and known is None:
-                # Nothing has been read out of the data: what was set aside for it is free again.
+                # Nothing has left: what was set aside for it is free again.
                 with self._budget() as budget:
                     budget.cancel(plan.run_id)
             raise
@@ -103,8 +97,7 @@ class Releases:
         terms = terms_of(header, manifest)
         spends, values = policy.price(plan, header), self._outbox.values(header, terms)
         if spends:
-            task = read_task(plan.task)
-            source = data.source_id(task, data.location(self._settings, task))
+            source = self._reservations.source(plan)
             known = "" if values is None else release_name(header, values, terms)
             with self._budget() as budget:
                 for unit, costs in spends.items():
@@ -122,6 +115,10 @@ class Releases:
 
     def _compute(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], manifest: Manifest | None) -> bytes:
         given = blobs if manifest is None else {**blobs, "manifest": manifest.encode()}
+        private = plan.privacy.mode != "none"
+        if private and header.kind == "calibrate":
+            # Its failure is charged too, and brings no word of whose records were read.
+            self._reservations.cover(plan, self._ask(header, plan, {}, COVERAGE))
         try:
             answer = self._ask(header, plan, given)
         except Exception:
@@ -129,9 +126,11 @@ class Releases:
                 # The graph is the centre's: that it never ended, or killed the worker, can be a fact about the data.
                 self._charge(plan, failure_name(header), policy.price(plan, header))
             raise
+        if private:
+            self._reservations.cover(plan, answer)
         return bytes(answer.blobs["values" if manifest is None else "vector"])
 
-    def _ask(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes]) -> pipe.Message:
+    def _ask(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], operation: str = "") -> pipe.Message:
         arguments = {
             "location": data.plain(data.location(self._settings, read_task(plan.task))),
             "round": header.round,
@@ -140,7 +139,7 @@ class Releases:
             "evaluate": policy.evaluates(plan, header),
         }
         return self._worker.call(
-            header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
+            operation or header.kind, arguments, {"plan": plan.encode(), **blobs}, timeout_s=self._seconds_left(header)
         )
 
     def _charge(self, plan: RoundPlan, release: str, spends: Mapping[str, Sequence[Spend]]) -> None:
@@ -148,40 +147,6 @@ class Releases:
             with self._budget() as budget:
                 for unit, costs in spends.items():
                     budget.commit(plan.run_id, release, costs, instants.text(self._clock()), unit=unit)
-
-    def _reserve(self, plan: RoundPlan) -> None:
-        """Set the whole run's cost aside for every unit, when with it the data stays within the site's cap."""
-        rules, task = self._settings.policy, read_task(plan.task)
-        source = data.source_id(task, data.location(self._settings, task))
-        costs = {unit: self._cost(plan, unit, source) for unit in plan.privacy.units}
-        for unit, cost in costs.items():
-            policy.check_claim(float(cost["claim"]), plan, unit)
-            policy.check_epsilon(float(cost["epsilon"]), rules, unit)
-        with self._budget() as budget:
-            for unit, cost in costs.items():
-                budget.reserve(
-                    run_id=plan.run_id,
-                    unit=unit,
-                    source=source,
-                    task=plan.task_name,
-                    plan_hash=plan.hash,
-                    spends=from_values(cost["spends"]),
-                    epsilon=float(cost["run"]),
-                    delta=rules.delta,
-                    now=instants.text(self._clock()),
-                )
-
-    def _cost(self, plan: RoundPlan, unit: str, source: str) -> Mapping[str, Any]:
-        """What the run costs one unit of this data, on top of what was spent."""
-        with self._budget() as budget:
-            spent = budget.charged(unit, source, without=plan.run_id)
-        answer = self._worker.call(
-            "cost",
-            {"unit": unit, "spent": as_values(spent), "delta": self._settings.policy.delta},
-            {"plan": plan.encode()},
-            timeout_s=self._settings.agent.operation_s,
-        )
-        return answer.header
 
     @contextlib.contextmanager
     def _budget(self) -> Iterator[Budget]:

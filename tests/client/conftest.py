@@ -122,6 +122,9 @@ class FakeWorker:
         self.failure: Exception | None = None
         self.epsilon = 1.0
         self.claim = 1.0
+        self.round = 0.1
+        self.task = 1.0
+        self.covers: dict[str, Any] = {}  # telemetry.coverage.plain
         self.extra: list[list[float]] = []  # what the run costs beside statistics and training
         self.delta = 1.0
         self.windows = 7.0
@@ -141,23 +144,31 @@ class FakeWorker:
             if plan.privacy.statistics_noise:
                 spends.append([plan.privacy.statistics_noise, 1.0, 1])
             spends += self.extra
-            return pipe.Message(header={"spends": spends, "run": 1.0, "epsilon": self.epsilon, "claim": self.claim})
+            header = {"spends": spends, "run": 1.0, "epsilon": self.epsilon, "claim": self.claim}
+            return pipe.Message(header={**header, "round": self.round, "task": self.task})
+        if operation == "coverage":
+            return pipe.Message(header={}, blobs=self.told)
         if self.failure is not None:
             raise self.failure
         if operation == "prepare":
-            return pipe.Message(header={})
+            return pipe.Message(header={}, blobs=self.told)
         values = {"statistics/count": np.array([7.0])}
         if operation != "statistics":
             values = {"delta/weight": np.full(3, self.delta), "loss": np.array([0.5])}
             values["weight"] = np.array([self.windows])
         values["release"] = np.array([float(len(self.calls))])
         if "manifest" not in blobs:
-            return pipe.Message(header={}, blobs={"values": weights.encode(values)})
+            return pipe.Message(header={}, blobs={"values": weights.encode(values), **self.told})
         manifest = Manifest.parse(blobs["manifest"])
         if any(field.name.startswith("calibration/") for field in manifest.fields):
             values = {"calibration/positive": np.ones((1, 2))}
         self.vectors.append(protect.vector(values, manifest, SystemRandom()))
-        return pipe.Message(header={}, blobs={"vector": self.vectors[-1]})
+        return pipe.Message(header={}, blobs={"vector": self.vectors[-1], **self.told})
+
+    @property
+    def told(self) -> dict[str, bytes]:
+        """Whose records it read, where it says so."""
+        return {"coverage": documents.canonical(self.covers)} if self.covers else {}
 
 
 @dataclass

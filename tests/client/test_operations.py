@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, 
 from fedsite.protocol.plan import ModelPlan, PrivacyPlan, ProtectionPlan
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest
+from fedsite.telemetry import coverage
 from fedsite.telemetry.errors import TelemetryError
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import load_task
@@ -62,7 +64,9 @@ def arguments(where: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def test_a_run_from_prepare_to_train(operations: Operations, kit: Any, where: dict[str, Any]) -> None:
     plan = kit.centre.plan()
     prepared = operations.prepare({"location": where}, {"plan": plan.encode()})
-    assert (prepared.header, prepared.blobs) == ({}, {})
+    assert (prepared.header, set(prepared.blobs)) == ({}, {"coverage"})
+    told = coverage.from_plain(json.loads(prepared.blobs["coverage"]))
+    assert len(told.entities) == 96
     released = operations.statistics({"location": where}, {"plan": plan.encode()})
     sums = weights.decode(released.blobs["values"], limit=1 << 20)
     assert set(sums) == {"statistics/count", "statistics/square", "statistics/sum"}
@@ -92,7 +96,7 @@ def test_for_a_sum_the_worker_answers_with_its_vector_alone(
     fields = deltas(plan)
     blobs = {"plan": plan.encode(), "model": model_of(plan), "manifest": sum_of(plan, fields)}
     answer = operations.train(arguments(where), blobs)
-    assert set(answer.blobs) == {"vector"}
+    assert set(answer.blobs) == {"vector", "coverage"}  # the second is for the site's own budget
     assert len(answer.blobs["vector"]) == 4 * sum(field.size for field in fields)
     count = Field(name="statistics/count", shape=(1,), bound=65536.0, wide=True)
     blobs = {"plan": plan.encode(), "manifest": sum_of(plan, [count], "statistics")}
