@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedsite.client import memory
 from fedsite.client import site as identity
+from fedsite.client.audit_log import SiteAudit
 from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
 from fedsite.client.scoring import self_test_apart
@@ -68,6 +69,7 @@ def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], by
     def install(version: str, manifest_hash: str) -> None:
         fetch_and_install(slots, fetch, partial(self_test_apart, state=directory), version, manifest_hash)
 
+    log = SiteAudit(site, directory / BUDGET)
     handler = Handler(
         site=site,
         settings=settings,
@@ -75,6 +77,8 @@ def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], by
         budget=partial(Budget, directory / BUDGET),
         outbox=outbox,
         install=install,
+        audit=log,
+        heads=log,
     )
     return Parts(site=site, handler=handler, worker=worker, outbox=outbox)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from fedsite.client import policy
 from fedsite.client.budget_entries import as_values
-from fedsite.protocol.messages import Frame, Header
+from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
 
 Audit = Callable[[str, Mapping[str, Any]], None]
@@ -16,7 +16,28 @@ Audit = Callable[[str, Mapping[str, Any]], None]
 # What an answer is in the log, by kind of instruction; work is `masked` where it goes into a sum.
 _KINDS = {"statistics": "released", "train": "released", "evaluate": "released", "calibrate": "released",
           "unmask": "opened", "install": "installed", "finish": "ended"}  # fmt: skip
-_VALUES = ("sealed", "values", "secagg")  # the blob that holds what was released
+_VALUES = ("sealed", "values", "masked")  # the blob that holds what was released
+
+
+class Heads(Protocol):
+    """The heads of both sides' logs (audit_log.SiteAudit)."""
+
+    def received(self, header: Header) -> None:
+        """Take the centre's from a checked instruction."""
+
+    def head(self) -> Mapping[str, Any]:
+        """This site's, for the body of a reply."""
+
+
+class NoHeads:
+    """Where there is no log."""
+
+    def received(self, header: Header) -> None:
+        """Nobody keeps it."""
+
+    def head(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
 
 
 class Meter:
@@ -36,8 +57,17 @@ class Meter:
         return {"bytes_down": int(down), "bytes_up": int(up), "seconds": round(seconds, 3)}
 
 
-def entry(header: Header, plan: RoundPlan | None, reply: Frame) -> tuple[str, dict[str, Any]] | None:
-    """Kind and facts of what an instruction made of this site's data or model; None where it made nothing of them."""
+def entry(
+    header: Header, plan: RoundPlan | None, blobs: Mapping[str, bytes], sum_facts: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]] | None:
+    """Kind and facts of what an instruction made of this site's data or model; None where it made nothing of them.
+
+    Args:
+        header: of the instruction.
+        plan: the accepted one; None where the run is over.
+        blobs: of the reply.
+        sum_facts: of the secure sum that the instruction is a stage of (secure.Sums.told).
+    """
     kind = _KINDS.get(header.kind)
     if kind is None:
         return None
@@ -46,9 +76,9 @@ def entry(header: Header, plan: RoundPlan | None, reply: Frame) -> tuple[str, di
         return kind, {**facts, **{name: str(header.body.get(name, "")) for name in ("version", "manifest_hash")}}
     if kind == "ended":
         return kind, {"run_id": header.run_id, "outcome": str(header.body.get("outcome", ""))[:80]}
-    facts["work"] = header.purpose or header.kind
+    facts |= {"work": header.purpose or header.kind, "plan": header.plan_hash, "model": header.model_hash}
     if plan is not None and kind == "released":
         facts["spends"] = {unit: as_values(spends) for unit, spends in policy.price(plan, header).items()}
         kind = "masked" if plan.protection.mode == "secagg" else kind
-    found = [reply.blobs[name] for name in _VALUES if name in reply.blobs]
-    return kind, {**facts, "sha256": hashlib.sha256(found[0]).hexdigest() if found else ""}
+    found = [blobs[name] for name in _VALUES if name in blobs]
+    return kind, {**facts, **sum_facts, "sha256": hashlib.sha256(found[0]).hexdigest() if found else ""}

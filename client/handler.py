@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from fedsite.client import approvals, audit_facts, policy, terms
 from fedsite.client.approvals import Approvals
-from fedsite.client.audit_facts import Audit
+from fedsite.client.audit_facts import Audit, Heads, NoHeads
 from fedsite.client.budget import Budget
 from fedsite.client.consent import Consent
 from fedsite.client.incoming import blob, check_purpose
@@ -66,6 +66,7 @@ class Handler:
         install: Installer,
         not_now: Callable[[], str | None] = lambda: None,
         audit: Audit = lambda kind, facts: None,
+        heads: Heads | None = None,
         clock: Callable[[], datetime] = instants.now,
     ) -> None:
         """Put the parts together.
@@ -79,6 +80,7 @@ class Handler:
             install: installs a release.
             not_now: why nothing may begin at this moment, or None (conditions.gate).
             audit: told, by kind and facts, what was accepted, refused, released, installed and decided.
+            heads: exchanges the heads of both sides' audit logs; None where there are none.
             clock: UTC.
         """
         self._site = site
@@ -86,6 +88,7 @@ class Handler:
         self._install = install
         self._clock = clock
         self._audit = audit
+        self._heads = NoHeads() if heads is None else heads
         self._meter = audit_facts.Meter()
         asked = Approvals(site.directory / approvals.FOLDER)
         self._consent = Consent(settings, approvals=asked, not_now=not_now, audit=audit, clock=clock)
@@ -104,6 +107,7 @@ class Handler:
         try:
             self._releases.use(self._consent.look())
             header = self._verify(frame)
+            self._heads.received(header)
             stored = self._outbox.reply(header)
             if stored is not None and _answers(stored, frame):
                 return stored
@@ -111,9 +115,11 @@ class Handler:
             if stored is not None:
                 raise _answered(header)
             started = time.monotonic()
-            reply, plan = self._carry_out(header, frame)
-            self._meter.add(header.run_id, frame.size, reply.size, time.monotonic() - started)
-            self._tell(header, plan, reply)
+            blobs, body, plan = self._carry_out(header, frame)
+            sent = sum(len(data) for data in blobs.values())
+            self._meter.add(header.run_id, frame.size, sent, time.monotonic() - started)
+            self._tell(header, frame, plan, blobs)
+            reply = self._sign(header, frame, blobs, body)
             self._outbox.keep_reply(header, reply)
             if header.kind == "finish":
                 self._outbox.finish(header.run_id)
@@ -137,12 +143,12 @@ class Handler:
         check_purpose(header)
         return header
 
-    def _carry_out(self, header: Header, frame: Frame) -> tuple[Frame, RoundPlan | None]:
+    def _carry_out(self, header: Header, frame: Frame) -> tuple[dict[str, bytes], dict[str, Any], RoundPlan | None]:
         """Do what is asked, then make keys for the sum to come, where one is named; the reply, and the run's plan."""
         if header.kind in ("install", "finish"):
             if NEXT in {*frame.blobs, *header.body}:
                 raise DocumentError(f"a sum to come after {header.kind}", allowed="none: the run is over")
-            return self._sign(header, frame, {}, self._ended(header)), None
+            return {}, self._ended(header), None
         plan = self._plan(header, frame)
         decision = self._consent.plan(plan, header)
         coming = self._sums.coming(header, frame, plan, limit=self._consent.settings.policy.bytes_max)
@@ -151,7 +157,7 @@ class Handler:
             self._consent.accepted(plan, decision)
         if coming is not None:
             blobs["advert"] = self._sums.advert(coming)
-        return self._sign(header, frame, blobs, {}), plan
+        return blobs, {}, plan
 
     def _answer(self, header: Header, frame: Frame, plan: RoundPlan) -> dict[str, bytes]:
         """What the reply brings."""
@@ -207,16 +213,19 @@ class Handler:
             raise DocumentError(f"run {header.run_id} was not prepared here", refusal=RefusalCode.PLAN_UNKNOWN)
         return policy.read_plan(data, header)
 
-    def _tell(self, header: Header, plan: RoundPlan | None, reply: Frame) -> None:
+    def _tell(self, header: Header, frame: Frame, plan: RoundPlan | None, blobs: Mapping[str, bytes]) -> None:
         """The audit entry of an answer: before the answer can leave."""
-        found = audit_facts.entry(header, plan, reply)
+        of_sum = self._sums.told(header, frame) if plan is not None and plan.protection.mode == "secagg" else {}
+        found = audit_facts.entry(header, plan, blobs, of_sum)
         if found is not None:
             kind, facts = found
             self._audit(kind, {**facts, **self._meter.take(header.run_id)})
 
     def _sign(self, header: Header, frame: Frame, blobs: Mapping[str, bytes], body: Mapping[str, Any]) -> Frame:
         return signing.sign_reply(
-            reply_header(header, signing.instruction_hash(frame), body=body), blobs, self._site.key
+            reply_header(header, signing.instruction_hash(frame), body={**body, **self._heads.head()}),
+            blobs,
+            self._site.key,
         )
 
     def _refuse(self, frame: Frame, error: Exception) -> Frame:
@@ -238,7 +247,8 @@ class Handler:
         with contextlib.suppress(Exception):  # a refusal needs no log to be one
             self._consent.refused(header, code)
         try:
-            return signing.sign_reply(reply_header(header, instruction, code=code, failed=failed), {}, self._site.key)
+            reply = reply_header(header, instruction, code=code, failed=failed, body=self._heads.head())
+            return signing.sign_reply(reply, {}, self._site.key)
         except Exception:
             return signing.sign_reply(reply_header(nobody, instruction, code=code, failed=failed), {}, self._site.key)
 

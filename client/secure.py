@@ -11,22 +11,23 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from fedsite.client import incoming, terms
 from fedsite.client.secure_store import Kept, Place, SumStore
 from fedsite.client.site import Site
-from fedsite.protocol import ids, signing
+from fedsite.protocol import ids, shape, signing
 from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import NEXT, Frame, Header
 from fedsite.protocol.plan import RoundPlan
+from fedsite.protocol.secagg import context, wire
 from fedsite.protocol.secagg import site as machine
-from fedsite.protocol.secagg import wire
 from fedsite.protocol.secagg.advert import Roster
 from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.manifest import Manifest
@@ -199,6 +200,27 @@ class Sums:
             _log.info("%s: opened in the sum over %s of %s sites", place, len(u3), len(state.u2))
         return {"opened": kept.answer}
 
+    def told(self, header: Header, frame: Frame) -> dict[str, Any]:
+        """What the audit log says of the sum that an answered instruction is a stage of: its terms, and hashes of who
+        was in it. The server's log lists the sites, and these hashes say whether those are the ones shown here."""
+        kept = self._store.load(incoming.place_of(header))
+        if kept is None or kept.state.roster is None:
+            return {}
+        state, roster = kept.state, kept.state.roster
+        found = {
+            "manifest_hash": state.manifest.hash.hex(),
+            "session": state.session.hex(),
+            "model_hash": kept.model_hash.hex(),
+            "roster_hash": context.roster_hash([advert.raw for advert in roster.adverts]).hex(),
+            "noise": shape.plain(state.manifest.noise),
+            "u1": _set(roster.sites),
+            "u2": _set(state.u2),
+        }
+        if header.kind == "unmask":
+            survivors, signatures = incoming.confirmed_of(frame, state)
+            found |= {"u3": _set(survivors), "confirmed": _set(tuple(signatures))}
+        return found
+
     def _attempt(self, header: Header, frame: Frame, *, opens: bool = False) -> tuple[Place, Kept, str]:
         """The attempt that an instruction belongs to, which has been neither opened nor left behind."""
         place, instruction = incoming.place_of(header), signing.instruction_hash(frame)
@@ -248,6 +270,10 @@ def _identities(kept: Kept) -> dict[bytes, VerifyKey]:
         return {}
     sites, size = incoming.roster_of(kept.state).sites, _KEY_BYTES
     return {site: VerifyKey(kept.identities[place * size : (place + 1) * size]) for place, site in enumerate(sites)}
+
+
+def _set(sites: Sequence[bytes]) -> dict[str, Any]:
+    return {"sites": len(sites), "hash": context.set_hash(sites).hex()}
 
 
 def _replayed(found: str) -> TrustError:

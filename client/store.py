@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedsite.client.kept import checked, damaged, decode, encode, keep
-from fedsite.protocol import documents, ids, messages
+from fedsite.protocol import audit, documents, ids, messages
 from fedsite.protocol.errors import DocumentError, RefusalCode, TrustError
 from fedsite.protocol.messages import NEXT, Frame, Header
 from fedsite.protocol.secagg.manifest import Manifest
@@ -31,7 +31,7 @@ REMEMBERED_S = 90 * 86_400.0  # after which a run that ended is known by the flo
 _FINISHED = "finished"
 _CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
 _FLOOR = "floor"  # run id up to which runs that are not here are not begun
-_ASIDE = ("plan", "secagg", NEXT)  # what an instruction brings that its values do not depend on
+_ASIDE = ("plan", "secagg", NEXT, audit.FIELD)  # what an instruction brings that its values do not depend on
 _AFTER = ("install", "finish")  # what may still come when a run has ended
 
 
