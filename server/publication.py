@@ -147,7 +147,7 @@ class Publication:
             rules=session.rules(minimum=0),
             body={"version": signed.version, "manifest_hash": signed.manifest_hash},
         )
-        result = session.ask("install", question, cohort.everybody())
+        result = session.ask("install", question, cohort.members())
         verified, failed = [], {}
         for site_id, answer in result.answers.items():
             record = session.record.sites[site_id]

@@ -146,6 +146,7 @@ class Training:
             following=self._following(number, model),
         )
         result, aggregate = _aggregated(session.ask("train", question, self._cohort.round(), take), aggregator)
+        self._cohort.heard(result.answers)
         done = session.record.trained(number, result, evaluated=evaluate, loss=losses.mean)
         session.check_stop()
         if evaluate and result.state.outcome != "abandoned":
