@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import ssl
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,10 +12,10 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsite.client import clocks
+from fedsite.client import clocks, proxy
 from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError, UnreachableError
-from fedsite.protocol.federation import Federation
+from fedsite.protocol.federation import Federation, host_port
 from fedsite.protocol.keys import NodeKey
 
 WAIT_HEADER = "fedsite-wait"  # seconds the server may hold an empty pull
@@ -69,7 +68,7 @@ class Connection:
         self.expires = expires
         self.node_key = node_key
         self.node_id = node_id
-        self._http = http_client(federation.host, tls)
+        self._http = http_client(federation.host, tls, federation.port)
         self._base = f"https://{federation.address}"
         self._wait = _WaitInterceptor()
         self.fleet = _FleetClient(
@@ -120,13 +119,18 @@ class Connection:
         self._http.close()
 
 
-def http_client(host: str, tls: ssl.SSLContext) -> httpx.Client:
-    """An HTTP client for one host; a proxy from the environment is used, but never towards this machine itself."""
+def http_client(host: str, tls: ssl.SSLContext, port: int = 443) -> httpx.Client:
+    """An HTTP client for one host, through the proxy that the environment names for it; nothing else is taken of it.
+
+    Raises:
+        ConfigError: the environment names no usable proxy.
+    """
     return httpx.Client(
         verify=tls,
         timeout=TIMEOUT_S,
         follow_redirects=False,
-        trust_env=not _is_loopback(host),
+        trust_env=False,
+        proxy=proxy.choose(host, port),
         limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
     )
 
@@ -169,7 +173,14 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
 
 
 def transport_error(error: BaseException, address: str) -> FedsiteError:
-    """Say whether it was the network or the trust."""
+    """Say whether it was the network, a proxy in between, or the trust."""
+    through = _proxy(address)
+    if through and proxy.refused_proxy(error):
+        return TrustError(
+            f"the proxy {through} shows a certificate that this host does not know",
+            allowed="an authority of this host, or of the file in SSL_CERT_FILE",
+            next_step="set SSL_CERT_FILE to the proxy's authority; it counts for the proxy alone",
+        )
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause)
@@ -178,7 +189,11 @@ def transport_error(error: BaseException, address: str) -> FedsiteError:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
             return TrustError(
                 f"{address} shows a certificate that this federation's authority did not issue",
-                next_step="check the address; if the server was set up anew, join again with a new token",
+                next_step=(
+                    f"the proxy {through} opens connections: ask its operator to let {address} through unopened"
+                    if through
+                    else "check the address; if the server was set up anew, join again with a new token"
+                ),
             )
         if "alert" in text and ("certificate" in text or "unknown ca" in text):
             return TrustError(
@@ -187,6 +202,12 @@ def transport_error(error: BaseException, address: str) -> FedsiteError:
             )
         cause = cause.__cause__ or cause.__context__
     reason = str(error) or type(error).__name__
+    if through:
+        return UnreachableError(
+            f"no answer from {address} through the proxy {through}: {reason[:160]}",
+            allowed="a proxy that connects to it (CONNECT)",
+            next_step="check HTTPS_PROXY, with USER:PASSWORD@ before its host where it asks for them, and NO_PROXY",
+        )
     return UnreachableError(
         f"no answer from {address}: {reason[:160]}",
         next_step="check that the server is up (fedsite server up) and that this host may connect to it",
@@ -213,8 +234,8 @@ def status_error(answer: httpx.Response, address: str) -> FedsiteError:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _proxy(address: str) -> str:
+    """Which proxy is between here and an address, for a message."""
+    with contextlib.suppress(FedsiteError):
+        return proxy.named(proxy.choose(*host_port(address)))
+    return ""

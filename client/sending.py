@@ -139,11 +139,7 @@ class Sending:
         while self._waiting:
             unsent = self._waiting[0]
             if not self._push(unsent):
-                expired = unsent.expires is not None and self._now() >= unsent.expires
-                why = (
-                    f"expired at {instants.text(unsent.expires)}" if unsent.expires and expired else "is not waited for"
-                )
-                _log.warning("the answer to %s %s and was dropped", unsent.about, why)
+                _log.warning("the answer to %s %s and was dropped", unsent.about, self._why(unsent))
             self._waiting.popleft()
             if unsent.name:
                 self._kept.done(unsent.name)
