@@ -42,6 +42,15 @@ def read_file(path: Path) -> Any:
     Raises:
         TaskError: the file cannot be read, is too large, or is not YAML; the message names file and line.
     """
+    return parse_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        TaskError: it cannot be read, or is too large.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -50,6 +59,15 @@ def read_file(path: Path) -> Any:
         ) from None
     if len(data) > MAX_BYTES:
         raise TaskError(f"file {path} has {len(data)} bytes", allowed=f"at most {MAX_BYTES}")
+    return data
+
+
+def parse_bytes(data: bytes, path: Path) -> Any:
+    """Parse the bytes of a YAML file.
+
+    Raises:
+        TaskError: it is not UTF-8, or not YAML; the message names file and line.
+    """
     try:
         return parse(data.decode("utf-8"), str(path), f"file {path}")
     except UnicodeDecodeError as error:
