@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedsite.client import memory
+from fedsite.client import conditions, host_facts, memory, pause
 from fedsite.client import site as identity
 from fedsite.client.audit_log import SiteAudit
 from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
 from fedsite.client.scoring import self_test_apart
-from fedsite.client.settings import Settings
+from fedsite.client.settings import SettingsFile
 from fedsite.client.site import Site
 from fedsite.client.slots import Slots, fetch_and_install
 from fedsite.client.store import Outbox
@@ -42,24 +42,27 @@ class Parts:
     outbox: Outbox
 
 
-def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], bytes]) -> Parts:
+def assemble(directory: Path, rules: SettingsFile, fetch: Callable[[str, int], bytes]) -> Parts:
     """Open what is in the site's state directory.
 
     Args:
         directory: the site's state directory.
-        settings: of the operator.
+        rules: the operator's settings; what changes in their policy holds from the next instruction on.
         fetch: downloads a path of the server, at most so many bytes.
 
     Raises:
         ConfigError: this host has not joined. Others of the tree: its state is damaged.
     """
     site = identity.load(directory)
+    settings = rules.current()
     logs = private_directory(directory / "logs")
     allowed = settings.agent.worker_memory
     worker = WorkerLink(
         logs / "worker.log",
         idle_s=settings.agent.idle_worker_s,
         memory_bytes=memory.default() if allowed is None else allowed,
+        threads=settings.policy.cpu_threads,
+        niceness=settings.policy.niceness,
     )
     outbox = Outbox(directory / "outbox")
     for run_id in outbox.tidy():
@@ -72,11 +75,12 @@ def assemble(directory: Path, settings: Settings, fetch: Callable[[str, int], by
     log = SiteAudit(site, directory / BUDGET)
     handler = Handler(
         site=site,
-        settings=settings,
+        settings=rules,
         worker=worker,
         budget=partial(Budget, directory / BUDGET),
         outbox=outbox,
         install=install,
+        not_now=conditions.gate(rules.current, host_facts.read, partial(pause.why_not, directory)),
         audit=log,
         heads=log,
     )

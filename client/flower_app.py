@@ -37,7 +37,7 @@ def _handle(frame: Frame) -> Frame:
 
     directory = settings.state_directory()
     with assembly.only_one(directory):
-        parts = assembly.assemble(directory, settings.load(directory, []), _fetch)
+        parts = assembly.assemble(directory, settings.SettingsFile(directory), _fetch)
         try:
             return parts.handler.handle(frame)
         finally:

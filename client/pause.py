@@ -1,30 +1,27 @@
 """A pause: the operator's word that this site's data is not to be touched for a while, or until it is taken back.
 
 It is a file, so that it outlives the agent; agent and command line read and write the same one. A paused agent stays
-connected, and answers instructions that touch data with `not-now`; what is being worked on ends first, and a secure sum
-that has begun is brought to its end, because its masks touch no data. The end of a pause goes by this host's clock.
+connected, and answers what would begin anything with `not-now` (consent.BEGINS); what is being worked on ends first,
+and a secure sum whose values have left is brought to its end. The end of a pause goes by this host's clock.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from fedsite.protocol import documents, instants, storage
-from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, PolicyError, RefusalCode
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 
 FILE: Final = "pause.json"
 SCHEMA: Final = "fedsite.site-pause/1"
-TOUCHES_DATA: Final = frozenset({"prepare", "statistics", "train", "evaluate", "calibrate"})  # kinds of instructions
 MAX_REASON: Final = 200  # characters
 MAX_BYTES: Final = 1 << 16
 LONGEST: Final = timedelta(days=366)
-_LENGTH: Final = re.compile("(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
-_SECONDS: Final = (86_400, 3600, 60, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,40 +98,10 @@ def end(directory: Path, now: datetime) -> bool:
     return held
 
 
-def check(directory: Path, kind: str, now: datetime) -> None:
-    """Refuse an instruction of this kind while a pause holds and it touches data.
-
-    Raises:
-        PolicyError: not now.
-    """
-    if kind not in TOUCHES_DATA:
-        return
-    found = read(directory, now)
-    if found is not None:
-        raise PolicyError(
-            f"the agent is paused since {instants.text(found.since)}",
-            allowed="instructions that touch no data, " + _end(found),
-            next_step="fedsite resume",
-            refusal=RefusalCode.NOT_NOW,
-        )
-
-
-def length(text: str) -> timedelta:
-    """How long "2h", "90m", "1d 12h" or "1h30m" is.
-
-    Raises:
-        ConfigError: anything else, or longer than a year.
-    """
-    found = _LENGTH.fullmatch(text.replace(" ", "").lower())
-    parts = zip(found.groups(), _SECONDS, strict=True) if found is not None else ()
-    total = timedelta(seconds=sum(int(part or 0) * unit for part, unit in parts))
-    if not timedelta(0) < total <= LONGEST:
-        raise ConfigError(
-            f"a pause of {text!r:.40}",
-            allowed=f"such as 90m, 2h or 1d12h, at most {LONGEST.days}d",
-            next_step="fedsite pause 2h, or fedsite pause until fedsite resume",
-        )
-    return total
+def why_not(directory: Path, clock: Callable[[], datetime] = instants.now) -> str | None:
+    """Why nothing begins now, for conditions.gate; None while no pause holds."""
+    found = read(directory, clock())
+    return None if found is None else f"the agent is paused since {instants.text(found.since)}, {end_of(found)}"
 
 
 def plain(found: Pause) -> dict[str, Any]:
@@ -172,5 +139,6 @@ def _whole(moment: datetime) -> datetime:
     return instants.read(instants.text(moment))
 
 
-def _end(found: Pause) -> str:
+def end_of(found: Pause) -> str:
+    """When it ends, for people."""
     return "until fedsite resume" if found.until is None else f"until {instants.text(found.until)}"

@@ -14,7 +14,7 @@ from typing import Any
 from fedsite.client import assembly, site
 from fedsite.client.activity import Board
 from fedsite.client.agent import Agent, StateReport
-from fedsite.client.settings import Settings
+from fedsite.client.settings import SettingsFile
 from fedsite.client.unsent import Unsent
 from fedsite.protocol import documents, instants
 from fedsite.protocol.errors import ExitCode
@@ -22,28 +22,29 @@ from fedsite.protocol.errors import ExitCode
 _log = logging.getLogger(__name__)
 
 
-def run(directory: Path, settings: Settings) -> int:
+def run(directory: Path, rules: SettingsFile) -> int:
     """Run the agent until a signal; the exit code to end with: 130 after Ctrl-C, 0 after SIGTERM.
 
     Raises:
-        ConfigError: this host has not joined, or an agent runs already.
+        ConfigError: this host has not joined, its settings are wrong, or an agent runs already.
         TrustError: the server is not this federation's, or has revoked this site.
     """
     site.load(directory)
+    settings = rules.current()
     with assembly.only_one(directory):
         _log_to_stderr(settings.agent.log)
-        return _run(directory, settings)
+        return _run(directory, rules)
 
 
-def _run(directory: Path, settings: Settings) -> int:
+def _run(directory: Path, rules: SettingsFile) -> int:
     from fedsite.client import enrolment, local_serving
     from fedsite.client.flower_fleet import FleetLink, poll_delay
 
     board = Board(pid=os.getpid())
     # First of all: whoever binds a socket for its owner alone must not have other threads yet.
-    api = local_serving.start(directory, settings, board)
+    api = local_serving.start(directory, rules.current(), board)
     link = FleetLink(enrolment.open_connection(directory))
-    parts = assembly.assemble(directory, settings, lambda path, limit: link.fetch(path, limit=limit))
+    parts = assembly.assemble(directory, rules, lambda path, limit: link.fetch(path, limit=limit))
     state = directory / assembly.STATE
     constant = {"pid": os.getpid(), "since": board.look()[1].since}
     if api is not None:

@@ -21,6 +21,7 @@ _FILES = (
     "identity.key",
     "federation.json",
     "current",
+    "pause.json",
 )
 _FOLDERS = ("outbox", "slots")
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsite.protocol import output
-from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
     from fedsite.client.scoring import Scores
     from fedsite.client.site import Site
     from fedsite.protocol.release import Manifest
+    from fedsite.telemetry.location import DataLocation
 
 SCHEMA = "fedsite.score/1"
 
@@ -34,7 +36,7 @@ def score(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Score windows with the installed release: metric where there are labels, and latency per window."""
+    """Score windows with the installed release, in the agent when one runs: metric where there are labels, latency."""
     import dataclasses
 
     from fedsite.client import data as site_data
@@ -50,13 +52,30 @@ def score(
     where = site_data.location(settings.load(directory, overrides or []), parsed)
     if data is not None:
         where = dataclasses.replace(where, path=settings.absolute(str(data)))
-    found = scoring.score(manifest, model, where, everything=everything)
+    found = None if release is not None else _by_agent(directory, manifest, model, where, everything)
+    if found is None:
+        found = scoring.score(manifest, model, where, everything=everything)
     if write is not None:
         _write(write, found)
     value = _value(manifest, found)
     if not json:
         del value["sums"]
     output.emit(value, json)
+
+
+def _by_agent(
+    directory: Path, manifest: Manifest, model: bytes, where: DataLocation, everything: bool
+) -> Scores | None:
+    """The windows through the release that the agent holds; None where no agent can, or it holds another by now."""
+    from fedsite.client import local_client, scoring
+
+    with local_client.connect(directory) as agent, contextlib.suppress(UnreachableError):
+        if agent is not None:
+            scorer = agent.scoring(task=str(manifest.task.get("name") or ""))
+            found = scoring.score(manifest, model, where, everything=everything, scorer=scorer)
+            if scorer.version == manifest.version:
+                return found
+    return None
 
 
 def _release(directory: Path, who: Site, folder: Path | None) -> tuple[Manifest, bytes]:

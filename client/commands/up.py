@@ -27,4 +27,4 @@ def up(
     from fedsite.client import running, settings
 
     directory = settings.state_directory()
-    raise typer.Exit(running.run(directory, settings.load(directory, overrides or [])))
+    raise typer.Exit(running.run(directory, settings.SettingsFile(directory, overrides or [])))
