@@ -29,8 +29,8 @@ def run(directory: Path, rules: SettingsFile) -> int:
         ConfigError: this host has not joined, its settings are wrong, or an agent runs already.
         TrustError: the server is not this federation's, or has revoked this site.
     """
-    site.load(directory)
     settings = rules.current()
+    site.load(directory)
     with assembly.only_one(directory):
         _log_to_stderr(settings.agent.log)
         return _run(directory, rules)
