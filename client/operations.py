@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -38,7 +39,7 @@ class Operations:
     def __init__(self) -> None:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
         self._key: tuple[Any, ...] = ()
         self._data: SiteData | None = None
         self._covered = b""  # of `_data`, as JSON; empty: not asked for yet

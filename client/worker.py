@@ -1,4 +1,4 @@
-"""`python -m fedsite.client.worker PARENT MEMORY`: the warm process that holds torch and the site's data.
+"""`python -m fedsite.client.worker PARENT MEMORY NICENESS`: the warm process that holds torch and the site's data.
 
 It reads requests from stdin and answers on stdout, one at a time, and ends when stdin closes or the agent dies, also in
 the middle of a training step: it can never outlive its agent. It takes at most MEMORY bytes: a request that needs more
@@ -94,6 +94,8 @@ def main() -> None:
     """Entry point."""
     lifeline.die_with(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     memory.limit(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    with contextlib.suppress(OSError):
+        os.nice(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
     # The agent ends us by closing the pipe; a signal meant for the terminal's foreground is not for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = answers_apart()

@@ -49,6 +49,8 @@ class WorkerLink:
         *,
         idle_s: float,
         memory_bytes: int = 0,
+        threads: int = 1,
+        niceness: int = 0,
         command: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,12 +60,16 @@ class WorkerLink:
             log_path: where the worker's stderr goes (0600).
             idle_s: seconds without work after which `close_if_idle` ends the worker.
             memory_bytes: most the worker may take; 0: no bound.
+            threads: it computes with.
+            niceness: it runs at, above ours.
             command: the worker's command line; ours when empty.
             clock: monotonic seconds.
         """
         self.log_path = log_path
         self.idle_s = idle_s
         self.memory_bytes = memory_bytes
+        self.threads = threads
+        self.niceness = niceness
         self._command = tuple(command) or (sys.executable, "-m", "fedsite.client.worker")
         self._clock = clock
         self._child: _Child | None = None
@@ -151,13 +157,13 @@ class WorkerLink:
             _log.warning("the worker ended by itself (exit %s); starting another", code)
             self.close(grace_s=0.0)
         environment = {name: value for name, value in os.environ.items() if name != "FEDSITE_TOKEN"}
-        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
         theirs_in, stdin = os.pipe()
         stdout, theirs_out = os.pipe()
         try:
             with os.fdopen(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
                 process = subprocess.Popen(
-                    [*self._command, str(os.getpid()), str(self.memory_bytes)],
+                    [*self._command, *map(str, (os.getpid(), self.memory_bytes, self.niceness))],
                     stdin=theirs_in,
                     stdout=theirs_out,
                     stderr=log,
