@@ -38,7 +38,7 @@ def load(directory: Path, task: Task) -> Reference | None:
     try:
         value = documents.document(storage.read(path, limit=LIMIT), SCHEMA, limit=LIMIT)
         return Reference(summary=_summary(value), taken=instants.text(instants.read(str(value["taken"]))))
-    except (FedsiteError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (FedsiteError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DocumentError(
             f"{path} cannot be read ({getattr(error, 'found', type(error).__name__)})",
             allowed="what fedsite data check wrote",
