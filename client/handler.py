@@ -243,7 +243,7 @@ class Handler:
         try:
             header = messages.read_header(frame.header)
         except Exception:
-            header = nobody
+            header = messages.addressed(frame.header) or nobody
         with contextlib.suppress(Exception):  # a refusal needs no log to be one
             self._consent.refused(header, code)
         try:

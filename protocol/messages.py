@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fedsite.protocol import documents, shape
+from fedsite.protocol import documents, shape, versions
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
 
-INSTRUCTION_SCHEMA: Final = "fedsite.instruction/1"
-REPLY_SCHEMA: Final = "fedsite.reply/1"
+INSTRUCTION_SCHEMA: Final = f"fedsite.instruction/{versions.CURRENT.writes}"
+REPLY_SCHEMA: Final = f"fedsite.reply/{versions.CURRENT.writes}"
 
 Purpose = Literal["statistics", "train", "evaluate", "calibrate"]  # what a sum over the sites is of
 DELTA: Final = "delta/"  # begins the name of a trained parameter's update
@@ -32,6 +32,8 @@ Kind = Literal[
 ]  # fmt: skip
 STAGES: Final = ("advertise", "share", "confirm", "unmask")  # kinds that are stages of a sum and name its purpose
 Outcome = Literal["ok", "refused", "failed"]
+
+_ADDRESS: Final = ("kind", "federation", "site_id", "run_id", "round", "attempt", "plan_hash")
 
 MAX_HEADER = 4 << 20  # bytes
 MAX_BLOB = 1 << 30  # bytes
@@ -49,7 +51,7 @@ class Header:
     instruction may bring `next`, the manifest of a sum to come: the reply then brings the site's `advert` for it.
     """
 
-    schema: Literal["fedsite.instruction/1"] = INSTRUCTION_SCHEMA
+    schema: str = INSTRUCTION_SCHEMA
     kind: Kind
     purpose: Literal["", "statistics", "train", "evaluate", "calibrate"] = ""  # of the sum that a stage belongs to
     federation: str  # id, hex
@@ -73,7 +75,7 @@ class ReplyHeader:
     or `values` when the plan's protection is none. Stages bring `advert`, `shares`, `confirmation`, `opened`.
     """
 
-    schema: Literal["fedsite.reply/1"] = REPLY_SCHEMA
+    schema: str = REPLY_SCHEMA
     kind: Kind
     federation: str
     site_id: str
@@ -127,9 +129,18 @@ def read_header(data: bytes) -> Header:
     """Parse an instruction's header; its signature is checked before (signing.open_instruction).
 
     Raises:
-        DocumentError: not of this schema.
+        DocumentError: not of this schema, or of a version that this release does not read (`protocol-version`).
     """
-    return shape.read(Header, documents.document(data, INSTRUCTION_SCHEMA, limit=MAX_HEADER))
+    return shape.read(Header, _document(data, INSTRUCTION_SCHEMA))
+
+
+def addressed(data: bytes) -> Header | None:
+    """What a header of whichever version is about, as far as a refusal has to repeat it; None where it does not say."""
+    try:
+        value = documents.parse(data, limit=MAX_HEADER)
+        return shape.read(Header, {name: value[name] for name in _ADDRESS})
+    except (DocumentError, KeyError, TypeError):
+        return None
 
 
 def read_reply(data: bytes) -> ReplyHeader:
@@ -138,7 +149,7 @@ def read_reply(data: bytes) -> ReplyHeader:
     Raises:
         DocumentError: not of this schema, an unknown code, or a code that does not fit its outcome.
     """
-    value = documents.document(data, REPLY_SCHEMA, limit=MAX_HEADER)
+    value = _document(data, REPLY_SCHEMA)
     code = value.get("code")
     if code is not None and not (isinstance(code, str) and code in set(RefusalCode)):
         raise DocumentError(
@@ -152,3 +163,12 @@ def read_reply(data: bytes) -> ReplyHeader:
             f"outcome {reply.outcome} with code {code}", allowed="a code exactly when the outcome is not ok"
         )
     return dataclasses.replace(reply, code=None if code is None else RefusalCode(code))
+
+
+def _document(data: bytes, schema: str) -> dict[str, Any]:
+    """The JSON object of a header, of a version that this release reads."""
+    value = documents.parse(data, limit=MAX_HEADER)
+    if not isinstance(value, dict):
+        raise DocumentError("a header that is no object", allowed=f"an object with schema {schema}")
+    versions.check(value, schema)
+    return value

@@ -13,7 +13,7 @@ import pytest
 from fedsite.protocol import weights
 from fedsite.protocol.errors import RefusalCode
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame, read_header
+from fedsite.protocol.messages import Frame, read_header, read_reply
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan, ProtectionPlan
 
 OTHER_RUN = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
@@ -264,3 +264,13 @@ def _merged(kit: Any) -> Any:
     from fedsite.privacy.accounting import merged
 
     return merged(kit.spent())
+
+
+def test_a_centre_two_formats_ahead_hears_so_about_the_very_instruction(kit: Any) -> None:
+    """Its own format may be read there: then the code arrives, as the answer to what was asked."""
+    plan = kit.centre.plan()
+    asked = kit.centre.prepare(kit.site, plan, schema="fedsite.instruction/3")
+    reply = read_reply(kit.handler().handle(asked).header)
+    assert (reply.outcome, reply.code) == ("refused", RefusalCode.PROTOCOL_VERSION)
+    assert (reply.run_id, reply.kind, reply.round, reply.attempt) == (plan.run_id, "prepare", 0, 1)
+    assert not kit.worker.calls
