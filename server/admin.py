@@ -17,6 +17,7 @@ from fedsite.protocol import documents, instants
 from fedsite.protocol.enrolment import refusal
 from fedsite.protocol.errors import ConfigError, FedsiteError
 from fedsite.server import flower_control
+from fedsite.server.audit_log import Append, nowhere, told
 from fedsite.server.fleet import Fleet
 from fedsite.server.sites import check_labels, site_view
 
@@ -24,8 +25,23 @@ if TYPE_CHECKING:
     from fedsite.server.flower_control import Nodes
 
 
-def admin_app(fleet: Fleet, nodes: Nodes, *, retire: Callable[[str], None], clock: Callable[[], datetime]) -> Starlette:
-    """The routes below `/admin/`; the guard has checked the secret. `retire` ends a node by its id."""
+def admin_app(
+    fleet: Fleet,
+    nodes: Nodes,
+    *,
+    retire: Callable[[str], None],
+    clock: Callable[[], datetime],
+    audit: Append = nowhere,
+) -> Starlette:
+    """The routes below `/admin/`; the guard has checked the secret.
+
+    Args:
+        fleet: the sites.
+        nodes: Flower's.
+        retire: ends a node by its id.
+        clock: UTC.
+        audit: told of every change, before that holds.
+    """
 
     def sites(_request: Request, _body: Any) -> Any:
         online = nodes.online()
@@ -36,13 +52,16 @@ def admin_app(fleet: Fleet, nodes: Nodes, *, retire: Callable[[str], None], cloc
 
     def revoke(request: Request, _body: Any) -> Any:
         site = fleet.find(request.path_params["name"])
-        fleet.revoke(site.site_id, instants.text(clock()))
-        retire(site.node_id)
+        with told(audit, "revoked", {"site_id": site.site_id, "name": site.name}):
+            fleet.revoke(site.site_id, instants.text(clock()))
+            retire(site.node_id)
         return site_view(fleet.find(site.site_id), nodes.online())
 
     def label(request: Request, body: Any) -> Any:
         site = fleet.find(request.path_params["name"])
-        fleet.label(site.site_id, check_labels(body))
+        labels = check_labels(body)
+        with told(audit, "labelled", {"site_id": site.site_id, "name": site.name, "labels": dict(labels)}):
+            fleet.label(site.site_id, labels)
         return site_view(fleet.find(site.site_id), nodes.online())
 
     def start(_request: Request, body: Any) -> Any:
@@ -51,13 +70,16 @@ def admin_app(fleet: Fleet, nodes: Nodes, *, retire: Callable[[str], None], cloc
         epoch = body.get("epoch", 1)
         if not isinstance(epoch, int) or epoch < 1:
             raise ConfigError(f"epoch is {epoch!r}", allowed="a number from 1")
-        return {"flower_run_id": flower_control.start_run(nodes.state, run_id=body["run_id"], epoch=epoch)}
+        with told(audit, "launched" if epoch == 1 else "resumed", {"run_id": body["run_id"], "epoch": epoch}):
+            return {"flower_run_id": flower_control.start_run(nodes.state, run_id=body["run_id"], epoch=epoch)}
 
     def runs(_request: Request, _body: Any) -> Any:
         return [dataclasses.asdict(run) for run in flower_control.list_runs(nodes.state)]
 
     def stop(request: Request, _body: Any) -> Any:
-        return {"stopped": flower_control.stop_run(nodes.state, request.path_params["run"])}
+        run = request.path_params["run"]
+        with told(audit, "stopped", {"flower_run_id": run}):
+            return {"stopped": flower_control.stop_run(nodes.state, run)}
 
     def status(_request: Request, _body: Any) -> Any:
         return {"online": sorted(nodes.online()), "sites": len([s for s in fleet.sites() if s.revoked is None])}

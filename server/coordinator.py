@@ -17,6 +17,7 @@ from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import checkpoint, evaluation
+from fedsite.server.audit_log import RunTrail
 from fedsite.server.cohort import Cohort, statistics_sum
 from fedsite.server.exchange import Exchange
 from fedsite.server.journal import Journal
@@ -76,6 +77,7 @@ class Coordinator:
         run_key: RunKey | None,
         epoch: int = 1,
         publish: Publisher | None = None,
+        trail: RunTrail | None = None,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -91,6 +93,7 @@ class Coordinator:
             run_key: opens sealed values; None in the other protection modes.
             epoch: from 1, rises with every resume.
             publish: makes the release; None leaves it out.
+            trail: this run's part of the audit log; None keeps none.
             stopping: asked often; True ends the run.
             clock: monotonic seconds.
             now: seconds since 1970.
@@ -111,6 +114,7 @@ class Coordinator:
             run_key=run_key,
             journal=journal,
             stopping=self._stopping,
+            trail=trail,
             clock=clock,
             now=now,
         )

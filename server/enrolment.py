@@ -24,6 +24,7 @@ from fedsite.protocol.errors import FedsiteError, RefusalCode, StorageError, Tru
 from fedsite.protocol.keys import VerifyKey, check_node_key
 from fedsite.protocol.site_document import SiteDocument
 from fedsite.protocol.tokens import Token
+from fedsite.server.audit_log import Append, nowhere, token_name, told
 from fedsite.server.fleet import Fleet
 from fedsite.server.fleet_file import Site, Superseded
 from fedsite.server.guarded import PEER_SCOPE_KEY
@@ -46,6 +47,7 @@ class Enrolment:
         register_node: Callable[[bytes], str],
         retire_node: Callable[[str], None],
         clock: Callable[[], datetime],
+        audit: Append = nowhere,
     ) -> None:
         """Put it together.
 
@@ -55,12 +57,14 @@ class Enrolment:
             register_node: makes a node of Flower's for a public key (PEM), or finds it; returns the node id.
             retire_node: ends a node by its id; one that is gone already is not an error.
             clock: UTC.
+            audit: told of every site that comes, renews or leaves, before that holds.
         """
         self._keys = keys
         self._fleet = fleet
         self._register_node = register_node
         self._retire_node = retire_node
         self._clock = clock
+        self._audit = audit
         self._lock = threading.Lock()
 
     def offer(self) -> bytes:
@@ -80,7 +84,7 @@ class Enrolment:
         now = self._clock()
         token = self._verify(request.token, now)
         identity, node_key = request.verify_key, check_node_key(request.node_key.encode("ascii"))
-        certificates.check_request(request.request)
+        certificates.requested_key(request.request)  # before anything is made for it
         with self._lock:
             used = self._fleet.token_use(token.nonce)
             if used is not None:
@@ -108,7 +112,9 @@ class Enrolment:
                 labels=lost.labels if lost is not None else {},
             )
             site, answer = self._certify(site, request.request, now)
-            self._fleet.enrol(site, nonce=token.nonce, request=request.digest, answer=answer, replaces=replaces)
+            facts = {**_facts(site), "token": token_name(token), "replaces": replaces}
+            with told(self._audit, "enrolled", facts):
+                self._fleet.enrol(site, nonce=token.nonce, request=request.digest, answer=answer, replaces=replaces)
             if lost is not None:
                 self._retire_node(lost.node_id)
         _LOG.warning("site %s enrolled as %s%s", site.site_id, site.name, f" for {replaces}" if replaces else "")
@@ -137,7 +143,8 @@ class Enrolment:
                     allowed="a key of its own for each certificate",
                     refusal=RefusalCode.REPLAYED,
                 )
-            self._fleet.renew(site, Superseded(certificate=certificate, expires=known.expires, stated=asked.time))
+            with told(self._audit, "renewed", _facts(site)):
+                self._fleet.renew(site, Superseded(certificate=certificate, expires=known.expires, stated=asked.time))
         _LOG.warning("site %s (%s) renewed its certificate to %s", site.site_id, site.name, site.expires.isoformat())
         return answer
 
@@ -147,8 +154,9 @@ class Enrolment:
         with self._lock:
             known, speaker = self._speaker(certificate)
             renewal.open_departure(body, speaker, now)
-            self._fleet.revoke(known.site_id, instants.text(now))
-            self._retire_node(known.node_id)
+            with told(self._audit, "left", _facts(known)):
+                self._fleet.revoke(known.site_id, instants.text(now))
+                self._retire_node(known.node_id)
         _LOG.warning("site %s (%s) left", known.site_id, known.name)
 
     def _verify(self, text: str, now: datetime) -> Token:
@@ -209,6 +217,16 @@ class Enrolment:
             expires=checked.not_after,
         )
         return new, sign_answer(answer, self._keys.signing)
+
+
+def _facts(site: Site) -> dict[str, str]:
+    """Of a site, for the audit log."""
+    return {
+        "site_id": site.site_id,
+        "name": site.name,
+        "certificate": certificates.fingerprint(site.certificate),
+        "expires": instants.text(site.expires),
+    }
 
 
 def enrolment_app(enrolment: Enrolment) -> Starlette:

@@ -17,6 +17,7 @@ from fedsite.protocol.messages import NEXT, Frame, Header, ReplyHeader, read_hea
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.sealing import RunKey
 from fedsite.server import rounds
+from fedsite.server.audit_log import RunTrail
 from fedsite.server.journal import Draft, Journal
 from fedsite.server.link import Failure, Link, SiteLink
 from fedsite.server.overdue import Late, Overdue
@@ -50,10 +51,12 @@ class Exchange:
         run_key: RunKey | None,
         journal: Journal,
         stopping: Callable[[], bool],
+        trail: RunTrail | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._plan = plan
+        self.trail = RunTrail(None, plan.run_id) if trail is None else trail
         self._last = epoch * EPOCH
         self.attempt = self._last - EPOCH + 1
         self._link = link
@@ -94,7 +97,7 @@ class Exchange:
             model_hash=question.model_hash,
             run_key=self._public,
             expires=instants.text(expires),
-            body=dict(question.body),
+            body={**question.body, **self.trail.offer(question.kind, site.site_id)},
         )
         blobs = {**question.blobs, **question.each.get(site.site_id, {})}
         return signing.sign_instruction(header, blobs, self._key)
@@ -136,6 +139,7 @@ class _Asking:
             sites=[self._sites[site].name for site in asked],
             deadline_s=question.rules.deadline_s,
         )
+        desk.trail.begin()
         self._send([self._sites[site] for site in asked])
         while self._state.outcome is None:
             if desk._stopping():
@@ -150,7 +154,9 @@ class _Asking:
             desk._journal.record_all(self._drafts)
         desk._overdue.add(unanswered, started + question.rules.deadline_s + GRACE_S)
         self._late += desk._overdue.settle()
-        return Result(state=self._state, seconds=seconds, answers=self._final(), late=self._late)
+        answers = self._final()
+        desk.trail.exchanged(self._facts(), answers)
+        return Result(state=self._state, seconds=seconds, answers=answers, late=self._late)
 
     def _send(self, sites: Sequence[SiteLink]) -> None:
         desk, question = self._desk, self._question
@@ -203,6 +209,7 @@ class _Asking:
         status, code, reply = Status.INVALID, None, None
         try:
             reply = signing.open_reply(frame, sent.site.public_key, instruction=sent.header)
+            self._desk.trail.replied(sent.site.site_id, frame, reply)
             code = reply.code
             status = {"ok": Status.OK, "refused": Status.REFUSED, "failed": Status.FAILED}[reply.outcome]
             if status is Status.OK:
@@ -231,6 +238,12 @@ class _Asking:
         question = self._question
         found: dict[str, str] = {"phase": question.kind}
         return found if question.purpose is None else {**found, "purpose": question.purpose}
+
+    def _facts(self) -> dict[str, Any]:
+        """Of the exchange, for the audit log."""
+        desk, question = self._desk, self._question
+        facts = {"kind": question.kind, "purpose": question.purpose or "", "round": question.round}
+        return {**facts, "attempt": desk.attempt, "plan": desk._plan.hash, "model": question.model_hash}
 
     def _as_late(self, site: SiteLink) -> Late:
         return Late(site_id=site.site_id, site=site.name, phase=self._question.kind, round=self._question.round)

@@ -22,6 +22,7 @@ from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.plan import RoundPlan
 from fedsite.server import ending
+from fedsite.server.audit_log import RunTrail, open_log
 from fedsite.server.coordinator import Coordinator
 from fedsite.server.flower_grid import FlowerLink
 from fedsite.server.flower_push import forgiving
@@ -53,13 +54,15 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
         owner: who we are, for the journal.
     """
     # Flower may start a task twice; whoever comes second has nothing to say to any site.
-    with contextlib.closing(Journal(run.journal_file, run.run_id)) as journal, _logging(home.logs, run.run_id):
+    trail = RunTrail(open_log(home), run.run_id)
+    journal = Journal(run.journal_file, run.run_id, audit=trail.mirror)
+    with contextlib.closing(journal), _logging(home.logs, run.run_id):
         if not journal.claim(epoch, owner):
             _log.warning("run %s: epoch %s is not ours", run.run_id, epoch)
             return False
         with _signals() as told:
             try:
-                _coordinate(grid, home, run, journal, epoch, told)
+                _coordinate(grid, home, run, journal, trail, epoch, told)
             except FedsiteError as error:
                 _log.exception("run %s could not be driven", run.run_id)
                 ending.end(run, journal, "failed", str(error))
@@ -67,7 +70,13 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
 
 
 def _coordinate(
-    grid: Grid, home: ServerHome, run: RunDirectory, journal: Journal, epoch: int, told: threading.Event
+    grid: Grid,
+    home: ServerHome,
+    run: RunDirectory,
+    journal: Journal,
+    trail: RunTrail,
+    epoch: int,
+    told: threading.Event,
 ) -> None:
     from fedsite.server.publication import Publication
     from fedsite.server.release import Signer
@@ -82,6 +91,7 @@ def _coordinate(
         key=key,
         run_key=run_key(plan, run, key),
         epoch=epoch,
+        trail=trail,
         publish=Publication(Signer(home.releases, key, plan.federation)),
         stopping=lambda: told.is_set() or link.ended or run.stop_file.exists(),
     )

@@ -81,6 +81,7 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
     """
     from fedsite.server import flower_control
     from fedsite.server.admin import admin_app
+    from fedsite.server.audit_log import appending, open_log
     from fedsite.server.delivery import delivery_app
     from fedsite.server.enrolment import Enrolment, enrolment_app
     from fedsite.server.fleet import Fleet
@@ -100,12 +101,15 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
         nodes.remove(node_id)
         dispatch.wake(int(node_id))  # a pull that is held for it ends now
 
-    enrolment = Enrolment(home.load_keys(), fleet, register_node=nodes.register, retire_node=retire, clock=_now)
+    audit = appending(open_log(home))
+    enrolment = Enrolment(
+        home.load_keys(), fleet, register_node=nodes.register, retire_node=retire, clock=_now, audit=audit
+    )
     targets: dict[Target, Any] = {
         Target.FLOWER: dispatch,
         Target.ENROLMENT: enrolment_app(enrolment),
         Target.RELEASES: delivery_app(home.releases),
-        Target.ADMIN: admin_app(fleet, nodes, retire=retire, clock=_now),
+        Target.ADMIN: admin_app(fleet, nodes, retire=retire, clock=_now, audit=audit),
         Target.HEALTH: _health,
     }
     secret = home.read_admin_secret()

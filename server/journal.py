@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,8 +40,16 @@ class Journal:
         IntegrityError: the file is of a newer version, or of another run.
     """
 
-    def __init__(self, path: Path, run_id: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        run_id: str,
+        clock: Callable[[], float] = time.time,
+        audit: Callable[[str, Mapping[str, Any]], None] = lambda kind, fields: None,
+    ) -> None:
+        """Open the file; `audit` is told of each event before it is written, and may raise."""
         self._path = path
+        self._audit = audit
         self._run_id = run_id
         self._clock = clock
         with _storage(path):
@@ -53,6 +61,7 @@ class Journal:
 
     def record(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Append one event and return it; it is on the disk when this returns."""
+        self._audit(kind, fields)
         return self.record_all([self.draft(kind, **fields)])[0]
 
     def draft(self, kind: str, **fields: Any) -> Draft:

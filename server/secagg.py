@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast, get_args
 
-from fedsite.protocol import weights
+from fedsite.protocol import shape, weights
 from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.keys import SIGNATURE_BYTES
 from fedsite.protocol.messages import Purpose
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg import context
@@ -157,8 +158,46 @@ class SecureSums:
             "total": "" if group.failed else _digest(total.total),
             "stages": merging.of_sites(stages, ids),
         }
+        self._exchange.trail.note(
+            "sum", {**_audited(group, question.round), "plan": self._plan.hash, "total": facts["total"]}
+        )
         self._journal.record("sum", **facts)
         self._note(facts)
+
+
+def _audited(group: Group, number: int) -> dict[str, Any]:
+    """What the audit log says of one secure sum: all that its session was bound to, who was in it, what came back.
+
+    Signatures, ids and hashes; never keys, shares or masked vectors.
+    """
+    total, manifest = group.sum, group.sum.manifest
+    names = {link.name: site.hex() for site, link in group.sites.items()}
+    adverts = total.roster.adverts
+    return {
+        "round": number,
+        "purpose": manifest.purpose,
+        "attempt": total.attempt.attempt,
+        "group": group.name,
+        "outcome": "failed" if group.failed else "opened",
+        "reason": group.failed,
+        "manifest_hash": manifest.hash.hex(),
+        "terms": shape.plain(manifest.terms),
+        "noise": shape.plain(manifest.noise),
+        "model_hash": total.model_hash.hex(),
+        "session": total.session.hex(),
+        "roster_hash": context.roster_hash([advert.raw for advert in adverts]).hex(),
+        "u1": {advert.site.hex(): advert.raw[-SIGNATURE_BYTES:].hex() for advert in adverts},
+        "u2": [site.hex() for site in total.u2],
+        "u3": [site.hex() for site in total.u3],
+        "sets": {
+            "u1": context.set_hash(total.roster.sites).hex(),
+            "u2": context.set_hash(total.u2).hex(),
+            "u3": context.set_hash(total.u3).hex(),
+        },
+        "confirmed": {site.hex(): signature.hex() for site, signature in group.confirmed.items()},
+        "masked": {names[name]: digest for name, digest in sorted(group.masked.items())},
+        "at_fault": [site.hex() for site in total.at_fault],
+    }
 
 
 def _digest(total: Ring) -> str:

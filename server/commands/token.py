@@ -1,4 +1,4 @@
-"""`fedsite token create`: a single-use, expiring invitation for one site. Nothing is stored when one is made."""
+"""`fedsite token create`: a single-use, expiring invitation for one site. Only the audit log knows that it was made."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ def create(
 ) -> None:
     """Make a token for one site. Whoever holds it can join: hand it over like a password."""
     from fedsite.protocol import durations, instants, tokens
+    from fedsite.server.audit_log import open_log, token_name
     from fedsite.server.home import ServerHome
 
     expires_s = durations.seconds(expires, "--expires", example="fedsite token create --expires 1h")
     home = ServerHome.default()
     text = tokens.create(home.federation(), home.signing_key(), expires_s=expires_s, label=label, now=instants.now())
+    token = tokens.read(text)
+    facts = {"token": token_name(token), "label": label, "expires": token.expires}
+    open_log(home).append("token", facts)
     if json:
         output.emit({"schema": SCHEMA, "token": text, "expires": tokens.read(text).expires, "label": label}, True)
         return
