@@ -89,6 +89,7 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
     from fedsite.server.guard import Listener, Target
     from fedsite.server.guarded import Guard
     from fedsite.server.listeners import bind, serve, tls_context
+    from fedsite.server.ping import Ping
 
     public_socket = bind(host, port)
     loopback_socket = bind("127.0.0.1", loopback_port)
@@ -111,6 +112,7 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
         Target.RELEASES: delivery_app(home.releases),
         Target.ADMIN: admin_app(fleet, nodes, retire=retire, clock=_now, audit=audit),
         Target.HEALTH: _health,
+        Target.PING: Ping(),
     }
     secret = home.read_admin_secret()
     doors = {listener: Guard(listener, targets, fleet, secret=secret, clock=_now) for listener in Listener}

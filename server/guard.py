@@ -8,6 +8,7 @@ Rules of the public listener (TLS):
    its certificate is valid.
 5. `/releases/*` is for certificate holders, and so are `/renew` and `/leave`, where the identity's signature counts as
    well. Nothing else exists: 404.
+6. `/ping` is for certificate holders, to measure the way there and back.
 Rules of the loopback listener: `/v1/runtime/*` has Flower's own task tokens and superexec secret; `/v1/control/*` and
 `/admin/*` need the administration secret; `/health` is open.
 The rules are asked on every request: a kept-alive connection outlives a revocation.
@@ -58,6 +59,7 @@ class Target(StrEnum):
     FLOWER = "flower"
     ENROLMENT = "enrolment"
     RELEASES = "releases"
+    PING = "ping"
     ADMIN = "admin"
     HEALTH = "health"
 
@@ -65,6 +67,7 @@ class Target(StrEnum):
 BODY_LIMITS: Mapping[tuple[Listener, Target], int] = {  # bytes
     (Listener.PUBLIC, Target.FLOWER): 16 << 20,
     (Listener.PUBLIC, Target.ENROLMENT): 64 << 10,
+    (Listener.PUBLIC, Target.PING): 16 << 20,
     (Listener.LOOPBACK, Target.FLOWER): 64 << 20,
     (Listener.LOOPBACK, Target.ADMIN): 1 << 20,
 }
@@ -141,6 +144,8 @@ def decide(asked: Asked, registry: Registry, *, secret: str, now: datetime) -> A
         return Allow(target=Target.ENROLMENT, site_id=site.site_id)
     if asked.path.startswith("/releases/") and asked.method in ("GET", "HEAD"):
         return Allow(target=Target.RELEASES, site_id=site.site_id)
+    if asked.path == "/ping" and asked.method == "POST":
+        return Allow(target=Target.PING, site_id=site.site_id)
     return Deny(status=HTTPStatus.NOT_FOUND, reason="no such route")
 
 

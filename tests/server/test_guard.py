@@ -143,6 +143,17 @@ def test_a_site_speaks_of_its_own_certificate_under_that_certificate(path: str) 
     assert _status(_asked(path, "a", listener=Listener.LOOPBACK, bearer=SECRET)) == 404
 
 
+def test_only_certificate_holders_may_measure_the_way() -> None:
+    assert _asked("/ping", "a") == Allow(target=Target.PING, site_id="a")
+    assert _status(_asked("/ping")) == 401
+    assert _status(_asked("/ping", "gone")) == 403
+    assert _status(_asked("/ping", "old")) == 403
+    assert _status(_asked("/ping", None, "plain")) == 401  # the way of a plain node's own process is not ours to measure
+    assert _status(_asked("/ping", "a", method="GET")) == 404
+    assert _status(_asked("/ping/", "a")) == 404
+    assert _status(_asked("/ping", listener=Listener.LOOPBACK, bearer=SECRET)) == 404
+
+
 def test_enrolment_is_open_and_releases_are_for_certificate_holders() -> None:
     assert _asked("/enrol") == Allow(target=Target.ENROLMENT)
     assert _asked("/enrol", method="GET") == Allow(target=Target.ENROLMENT)
