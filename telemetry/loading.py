@@ -21,9 +21,11 @@ def load_site(task: Task, location: DataLocation) -> SiteData:
     Raises:
         TelemetryError: data is missing, unreadable, outside the task's schema, or too little.
     """
-    from fedsite.telemetry import sources, splits, windows
+    from fedsite.telemetry import sources, sources_files, splits, windows
 
-    table = splits.assign(sources.load_table(task, location), task)
+    with sources_files.readable(location.name(task)):
+        table = sources.load_table(task, location)
+    table = splits.assign(table, task)
     train, holdout = windows.cut(table, task)
     if len(train) < task.window.minimum:
         raise TelemetryError(
@@ -53,9 +55,10 @@ def site_names(task: Task, location: DataLocation) -> list[str]:
         from fedsite.telemetry import synthetic
 
         return [f"{task.data.generator}-{number}" for number in range(task.data.sites or synthetic.SITES)]
-    from fedsite.telemetry import sources
+    from fedsite.telemetry import sources, sources_files
 
-    return sources.site_names(task, location)
+    with sources_files.readable(location.name(task)):
+        return sources.site_names(task, location)
 
 
 def normalise(

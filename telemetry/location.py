@@ -40,6 +40,12 @@ class DataLocation:
             )
         return data_root() / task.data.file
 
+    def name(self, task: Task) -> str:
+        """What messages call the data: a file, a folder, or a generator."""
+        if self.path is None and task.data.file is None:
+            return f"synthetic {task.data.generator}"
+        return str(self.path if self.path is not None else task.data.file)
+
     def folder(self, task: Task) -> Path:
         """Where files beside the site's data (context, events) are."""
         if self.path is None and task.data.file is None:

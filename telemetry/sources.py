@@ -92,6 +92,26 @@ def _files(task: Task, location: DataLocation) -> tuple[str, list[Path]]:
     return sources_files.find(location.source(task), task.data.format, joined)
 
 
+def _shaped(task: Task, raw: Raw) -> Raw:
+    """Arrays with the shape the task has for them: a column, or a block of numbered channels.
+
+    Raises:
+        TelemetryError: the other one.
+    """
+    wide = {channel.name for channel in task.channels if channel.count is not None}
+    wrong = [name for name in raw.blocks if name not in wide] + [name for name in wide if raw.has(name)]
+    if not wrong:
+        return raw
+    raise TelemetryError(
+        f"{raw.origin}: array {wrong[0]} has {'one dimension' if wrong[0] in wide else 'several dimensions'}",
+        allowed="[rows, count] for a numbered channel, [rows] for every other column",
+        next_step=CHECK,
+        code=Code.TYPE,
+        channel=wrong[0],
+        count=len(raw),
+    )
+
+
 def open_raw(task: Task, location: DataLocation) -> Raw:
     """Every column the task reads, of all rows, as it stands in the files or comes from the generator.
 
@@ -116,7 +136,7 @@ def open_raw(task: Task, location: DataLocation) -> Raw:
                 code=Code.COLUMN,
                 channel=name,
             )
-    return sources_files.read(kind, files, required, optional, location.columns)
+    return _shaped(task, sources_files.read(kind, files, required, optional, location.columns))
 
 
 def needed(task: Task, location: DataLocation, kind: str) -> tuple[list[str], list[str]]:

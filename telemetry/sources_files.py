@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import contextlib
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,7 +22,19 @@ FILE_COLUMN = "@file"  # stands for the name of the file a row comes from, witho
 SUFFIXES = {"csv": (".csv", ".csv.gz"), "parquet": (".parquet", ".pq"), "npz": (".npz",)}
 NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
 SEPARATORS = ",;\t|"
-_BAD_FILE = (pl.exceptions.PolarsError, OSError, ValueError, EOFError, BadZipFile)
+# What the readers raise on files that are cut, overwritten or of another kind than their name says.
+_BAD_FILE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    OSError,
+    ValueError,
+    OverflowError,
+    EOFError,
+    BadZipFile,
+    NotImplementedError,
+    zlib.error,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +55,19 @@ class Raw:
     def has(self, name: str) -> bool:
         """Whether there is a single column of this name."""
         return name in self.frame.columns
+
+
+@contextlib.contextmanager
+def readable(origin: object) -> Iterator[None]:
+    """Say which file it was where a reader, or a conversion of what it read, only says what it could not do.
+
+    Raises:
+        TelemetryError: anything of `_BAD_FILE` inside.
+    """
+    try:
+        yield
+    except _BAD_FILE as error:
+        raise _unreadable(origin, error) from None
 
 
 def find(path: Path, kind: str | None, besides: Collection[Path] = ()) -> tuple[str, list[Path]]:
@@ -180,19 +208,37 @@ def _read_npz(file: Path, required: Sequence[str], wanted: Sequence[str], names:
         with np.load(file, allow_pickle=False) as archive:
             available = list(archive.files)
             arrays = {name: archive[names.get(name, name)] for name in wanted if names.get(name, name) in available}
-    except _BAD_FILE as error:
+    except (*_BAD_FILE, RuntimeError) as error:  # a zip that asks for a password
         raise _unreadable(file, error) from None
     for name in required:
         if name not in arrays:
             raise missing_column(name, names.get(name, name), available, str(file))
-    if len({array.shape[:1] for array in arrays.values()}) > 1:
+    if any(not array.ndim for array in arrays.values()) or len({len(array) for array in arrays.values()}) > 1:
         raise _unreadable(file, ValueError("its arrays differ in length"))
-    flat = {name: array for name, array in arrays.items() if array.ndim == 1}
-    blocks = {name: array.reshape(len(array), -1) for name, array in arrays.items() if array.ndim > 1}
+    flat = {name: _column(name, array, file) for name, array in arrays.items() if array.ndim == 1}
+    blocks = {
+        name: array.reshape(len(array), -1 if array.size else 0) for name, array in arrays.items() if array.ndim > 1
+    }
     return Raw(frame=pl.DataFrame(flat), blocks=blocks, origin=str(file))
 
 
-def _unreadable(file: Path, error: Exception) -> TelemetryError:
+def _column(name: str, array: NDArray[np.generic], file: Path) -> NDArray[np.generic]:
+    """An array as polars takes it."""
+    if array.dtype.kind == "M":
+        return array.astype("datetime64[us]")
+    if array.dtype.kind in "biufSU":
+        return array.astype(array.dtype.newbyteorder("="))
+    raise TelemetryError(
+        f"{file}: array {name} is of type {array.dtype}",
+        allowed="numbers, text or times",
+        next_step=CHECK,
+        code=Code.TYPE,
+        channel=name,
+        count=len(array),
+    )
+
+
+def _unreadable(file: object, error: BaseException) -> TelemetryError:
     reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
     return TelemetryError(
         f"{file} cannot be read ({reason})",

@@ -44,6 +44,11 @@ def read(task: Task, location: DataLocation) -> Survey:
     Raises:
         TelemetryError: there is nothing to survey: no file, an unreadable one, an unknown site.
     """
+    with sources_files.readable(location.name(task)):
+        return _read(task, location)
+
+
+def _read(task: Task, location: DataLocation) -> Survey:
     try:
         raw = sources.open_raw(task, location)
     except TelemetryError as error:

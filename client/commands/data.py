@@ -107,7 +107,14 @@ def _check(name: str, chosen: Settings, directory: Path, *, own: bool, accept: b
         known = None if accept else reference.load(directory, task)
     except FedsiteError as error:
         unreadable = findings.warning(Code.DRIFT, error.found, error.allowed, error.next_step)
-    checked = contract.inspect(task, where, now=time.time(), reference=known)
+    try:
+        checked = contract.inspect(task, where, now=time.time(), reference=known)
+    except MemoryError:
+        raise TelemetryError(
+            f"{where.name(task)} takes more memory than this host gives",
+            allowed="data that fits into it",
+            next_step="is the file what it should be? else take less of it",
+        ) from None
     taken = False
     if checked.summary is not None and (accept or (own and known is None and unreadable is None)):
         known, taken = _taken(directory, task, checked, required=accept)
