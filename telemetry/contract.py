@@ -193,7 +193,9 @@ def _other_unit(channel: Channel, values: Numbers) -> str | None:
         return None
     for unit in convertible(channel.unit)[1:]:
         rule = conversion(unit, channel.unit)
-        if rule is not None and share(values * rule[0] + rule[1]) > 0.99:
+        with np.errstate(over="ignore"):
+            fits = rule is not None and share(values * rule[0] + rule[1]) > 0.99
+        if fits:
             return unit
     return None
 

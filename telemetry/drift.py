@@ -156,7 +156,7 @@ def _cells(reference: Counts, present: Counts) -> tuple[Counts, Counts]:
 def _histogram(channel: Channel, values: NDArray[np.float64]) -> Histogram:
     missing = np.isnan(values)
     share = (np.where(missing, channel.minimum, values) - channel.minimum) / (channel.maximum - channel.minimum)
-    cell = np.clip(np.floor(share * BINS), 0, BINS - 1).astype(np.int64)
+    cell = np.clip(np.floor(np.clip(share, 0, 1) * BINS), 0, BINS - 1).astype(np.int64)
     cell[share < 0] = BINS
     cell[share > 1] = BINS + 1
     cell[missing] = BINS + 2

@@ -48,7 +48,8 @@ def load_table(task: Task, location: DataLocation) -> Table:
                     if extra is None
                     else extra
                 )
-                values[:, column + offset] = numbers
+                with np.errstate(over="ignore"):  # what no float32 holds is out of any range
+                    values[:, column + offset] = numbers
         column += width
     table = Table(
         values=limits.enforce(values, task.single_channels, raw.origin),

@@ -23,7 +23,7 @@ _FILES = (
     "current",
     "pause.json",
 )
-_FOLDERS = ("outbox", "slots")
+_FOLDERS = ("outbox", "slots", "contract")
 
 
 def register(app: typer.Typer) -> None:
