@@ -47,7 +47,7 @@ class Consent:
             settings: the operator's, or the file they are in, which is looked at before every instruction.
             approvals: what people were asked and answered.
             not_now: why nothing begins at this moment, or None (conditions.gate).
-            audit: told what people decided and when the rules changed.
+            audit: told what was accepted, what was refused, and when the rules changed.
             clock: UTC.
 
         Raises:
@@ -92,7 +92,7 @@ class Consent:
         if reason is not None:
             raise PolicyError(reason, next_step="fedsite status; or fedsite resume", refusal=RefusalCode.NOT_NOW)
 
-    def plan(self, plan: RoundPlan, header: Header) -> Decision | None:
+    def plan(self, plan: RoundPlan) -> Decision | None:
         """Refuse a plan that the rules or a person do not allow; returns the decision that it rests on, if any.
 
         Raises:
@@ -101,23 +101,18 @@ class Consent:
         """
         policy.check(plan, self.settings.policy)
         try:
-            decision = approvals.check(plan, self.settings.policy.approval, self._approvals)
+            return approvals.check(plan, self.settings.policy.approval, self._approvals)
         except PolicyError as error:
             if error.refusal == RefusalCode.APPROVAL:
                 self._approvals.note(plan, instants.text(self._clock()))
-            elif self._first(plan.run_id, "rejected"):
-                self._audit("rejected", {"run_id": plan.run_id, "plan": plan.hash, "recipe": plan.recipe})
             raise
-        if decision is not None and header.kind == "prepare":
-            facts = {"run_id": plan.run_id, "plan": plan.hash, "recipe": plan.recipe, "decided_on": decision.plan_hash}
-            self._audit("approved", {**facts, "by": decision.by, "at": decision.at})
-        return decision
 
     def accepted(self, plan: RoundPlan, decision: Decision | None) -> None:
         """Write down that this site takes part in a run."""
         self._approvals.note(plan, instants.text(self._clock()), accepted=True)
         facts = {"run_id": plan.run_id, "plan": plan.hash, "recipe": plan.recipe, "task": plan.task_name}
-        self._audit("accepted", {**facts, "approval": "automatic" if decision is None else decision.verdict})
+        who = None if decision is None else {"plan": decision.plan_hash, "by": decision.by, "at": decision.at}
+        self._audit("accepted", {**facts, "decision": who})
 
     def ended(self, header: Header) -> None:
         """Write down that a run is over."""

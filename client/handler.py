@@ -150,7 +150,7 @@ class Handler:
                 raise DocumentError(f"a sum to come after {header.kind}", allowed="none: the run is over")
             return {}, self._ended(header), None
         plan = self._plan(header, frame)
-        decision = self._consent.plan(plan, header)
+        decision = self._consent.plan(plan)
         coming = self._sums.coming(header, frame, plan, limit=self._consent.settings.policy.bytes_max)
         blobs = self._answer(header, frame, plan)
         if header.kind == "prepare":

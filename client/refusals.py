@@ -30,3 +30,13 @@ def refusal_of(error: BaseException) -> RefusalCode:
 def is_refusal(error: BaseException) -> bool:
     """True when the site declined by a rule it can name; False when something broke."""
     return refusal_of(error) not in (RefusalCode.INTERNAL, RefusalCode.STORAGE)
+
+
+def plain(error: BaseException) -> dict[str, str]:
+    """A refusal for the operator's own screens: the code, and the text that never leaves."""
+    return {
+        "code": str(refusal_of(error)),
+        "found": str(getattr(error, "found", "") or error),
+        "allowed": str(getattr(error, "allowed", "")),
+        "next": str(getattr(error, "next_step", "")),
+    }

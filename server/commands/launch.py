@@ -38,6 +38,7 @@ def launch(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Launch a federated run on the sites that are online."""
+    from fedsite.protocol import shape
     from fedsite.server import planning, settings
     from fedsite.server.admin_client import AdminClient
     from fedsite.server.home import ServerHome
@@ -48,7 +49,9 @@ def launch(
     asked = settings.compose(typed)
     if plan:
         federation = home.federation().id if home.exists else "0" * 32
-        output.emit(planning.make(asked, federation, sites=_enrolled(home) or None).forecast(), json)
+        planned = planning.make(asked, federation, sites=_enrolled(home) or None)
+        # The plan as a site would get it, for `fedsite policy test`; people read the forecast.
+        output.emit({**planned.forecast(), **({"plan": shape.plain(planned.plan)} if json else {})}, json)
         return
     with AdminClient(home) as client:
         client.status()  # a server that is away is said before minutes go into planning

@@ -1,0 +1,165 @@
+"""`fedsite policy`: the site's own rules: a commented file to begin with, what holds now, what they say to a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedsite.protocol import output
+from fedsite.protocol.errors import ExitCode
+
+if TYPE_CHECKING:
+    from fedsite.protocol.plan import RoundPlan
+
+SCHEMA = "fedsite.policy/1"
+TESTED = "fedsite.policy-test/1"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(no_args_is_help=True, help="This site's own rules: init, show, test.")
+    for name, command in (("init", init), ("show", show), ("test", would_do)):
+        group.command(name)(command)
+    app.add_typer(group, name="policy", rich_help_panel="Site operator")
+
+
+def init(json: Json = False) -> None:
+    """Write a commented site.yaml with every setting in it; one that is there is never touched."""
+    from fedsite.client import settings, settings_template
+    from fedsite.protocol.storage import private_directory, write_atomic
+
+    directory = settings.state_directory()
+    path = directory / settings.FILE
+    already = path.exists()
+    if not already:
+        private_directory(directory)
+        write_atomic(path, settings_template.TEXT.encode("utf-8"))
+    value = {"schema": "fedsite.policy-file/1", "path": str(path), "already": already}
+    output.emit(value if json else [str(path)], json)
+    if not json:
+        output.say("it was there already and is as it was" if already else "next: edit it; fedsite policy show")
+
+
+def show(json: Json = False) -> None:
+    """Show the rules that hold now, and whether work may begin at this moment."""
+    from fedsite.client import conditions, host_facts, hours, settings
+    from fedsite.protocol import instants, shape
+
+    file = settings.SettingsFile(settings.state_directory())
+    chosen = file.current()
+    facts = host_facts.read(chosen)
+    opens = hours.opening(chosen.policy.hours, facts.local_time)
+    value = {
+        "schema": SCHEMA,
+        "site_yaml": file.digest,
+        "policy": shape.plain(chosen.policy),
+        "now": conditions.reasons(chosen.policy, facts),
+        "opens": None if opens is None else instants.text(opens),
+        "unknown": [finding.code for finding in conditions.unknown(chosen.policy, facts)],
+    }
+    if json:
+        output.emit(value, True)
+        return
+    output.emit(value["policy"], False)
+    for finding in conditions.unknown(chosen.policy, facts):
+        output.say(f"warning: {finding.text}; next: {finding.remedy}")
+    output.say("not now: " + "; ".join(value["now"]) if value["now"] else "work may begin now")
+
+
+def would_do(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN.json", help="What fedsite launch … --plan --json prints, or a plan itself.")
+    ],
+    json: Json = False,
+) -> None:
+    """Say what would happen if this plan came, and every reason; ends with 6 when it would be refused."""
+    from fedsite.client import approvals, conditions, host_facts, pause, settings
+    from fedsite.client.commands.rounds import priced
+
+    found = read_plan(plan)
+    directory = settings.state_directory()
+    chosen = settings.load(directory)
+    source, quotes, refused = priced(directory, chosen, found)
+    mode = chosen.policy.approval
+    paused = pause.why_not(directory)
+    later = ([paused] if paused else []) + conditions.reasons(chosen.policy, host_facts.read(chosen))
+    asks = _asks(found, approvals.Approvals(directory / approvals.FOLDER), mode)
+    if asks is not None and asks["code"] == "policy":
+        refused.append(asks)
+    would = "refuse" if refused else "ask a person" if asks else "wait" if later else "accept"
+    value = {
+        "schema": TESTED,
+        "run_id": found.run_id,
+        "task": found.task_name,
+        "plan_hash": found.hash,
+        "recipe": found.recipe,
+        "would": would,
+        "refused": refused,
+        "approval": {"mode": mode, "asks": asks is not None},
+        "not_now": later,
+        "source": source,
+        "price": [one.plain() for one in quotes],
+    }
+    output.emit(value if json else _text(value), json)
+    if refused:
+        raise typer.Exit(int(ExitCode.POLICY))
+
+
+def read_plan(path: Path) -> RoundPlan:
+    """A plan from a file: bare, or as `plan` in what `fedsite launch --plan --json` prints.
+
+    Raises:
+        DocumentError, StorageError: there is none in it.
+    """
+    from fedsite.protocol import documents, shape, storage
+    from fedsite.protocol.errors import ConfigError, DocumentError
+    from fedsite.protocol.plan import SCHEMA as PLAN
+    from fedsite.protocol.plan import RoundPlan
+
+    try:
+        value: Any = documents.parse(storage.read(path))
+        inner = value.get("plan", value) if isinstance(value, dict) else value
+        if not isinstance(inner, dict) or inner.get("schema") != PLAN:
+            raise DocumentError("it holds no plan", allowed=f"a document with schema {PLAN}")
+        return shape.read(RoundPlan, inner)
+    except ConfigError as error:
+        error.found = f"file {path}: {error.found}"
+        error.next_step = error.next_step or "ask the central team for: fedsite launch … --plan --json > plan.json"
+        raise
+
+
+def _asks(plan: RoundPlan, store: Any, mode: Any) -> dict[str, str] | None:
+    """Why a person would have to decide, or has decided against it; None where nobody has to."""
+    from fedsite.client import approvals
+    from fedsite.client.refusals import plain
+    from fedsite.protocol.errors import PolicyError
+
+    try:
+        approvals.check(plan, mode, store)
+    except PolicyError as error:
+        return plain(error)
+    return None
+
+
+def _text(value: dict[str, Any]) -> list[str]:
+    words = {
+        "refuse": "this site would refuse it",
+        "ask a person": "this site would ask a person (fedsite rounds show)",
+        "wait": "this site would take part later",
+        "accept": "this site would take part",
+    }
+    lines = [f"{value['task']} (run {value['run_id']}): {words[value['would']]}"]
+    for reason in value["refused"]:
+        lines.append(f"  {reason['code']}: {reason['found']}")
+        lines += [f"    {name}: {reason[name]}" for name in ("allowed", "next") if reason[name]]
+    lines += [f"  not now: {reason}" for reason in value["not_now"]]
+    for one in value["price"]:
+        after = output.epsilon(one["epsilon_after"])
+        lines.append(
+            f"  ε {output.epsilon(one['epsilon'])} per {one['unit']}; {after} of {one['epsilon_max']:g} spent after it"
+        )
+    return lines
