@@ -43,14 +43,14 @@ class Board:
         """Take what the loop says; never waits for anybody who watches."""
         number = state.get("round", 0)
         found = Activity(
-            state=str(state.get("state", "starting")),
+            state=_text(state.get("state", "starting")),
             since=self._activity.since,
             at=instants.text(self._clock()),
             pid=self._activity.pid,
-            kind=str(state.get("kind", "")),
-            run_id=str(state.get("run_id", "")),
+            kind=_text(state.get("kind", "")),
+            run_id=_text(state.get("run_id", "")),
             round=number if isinstance(number, int) and 0 <= number < _ROUNDS else 0,
-            error=str(state.get("error", "")),
+            error=_text(state.get("error", "")),
         )
         with self._changed:
             self._activity = found
@@ -61,6 +61,11 @@ class Board:
         """Say that something else changed that watchers see, such as a pause."""
         with self._changed:
             self._number += 1
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let who waits look whether anybody still wants to know."""
+        with self._changed:
             self._changed.notify_all()
 
     def look(self) -> tuple[int, Activity]:
@@ -93,3 +98,8 @@ class Board:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _text(value: object) -> str:
+    """As a message can hold it: an error may name a file whose name is no text."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")

@@ -135,6 +135,11 @@ class LocalApi:
         self._server.start()
         threading.Thread(target=self._look, name="local-api-time", daemon=True).start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any call is being answered."""
+        return bool(self._live.calls)
+
     def close(self) -> None:
         """Stop listening, let go of every caller, and take the socket away; never raises."""
         self._ended.set()
@@ -153,6 +158,7 @@ class LocalApi:
 
     def _answering(self, name: str, answer: Callable[..., Iterator[Any]]) -> Callable[[Any, Any], Iterator[bytes]]:
         def serve(requests: Any, context: Any) -> Iterator[bytes]:
+            context.add_callback(self._calls.left)
             try:
                 with self._live.entered(name, context.cancel) as call:
                     for reply in answer(_timed(requests, call, WINDOWS_S), context.is_active):

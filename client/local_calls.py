@@ -141,6 +141,10 @@ class Calls:
         for request in requests:
             yield self._scoring.score(_parsed(request, local_pb2.Windows))
 
+    def left(self) -> None:
+        """Hear that a caller has gone: its place is free at once."""
+        self._board.wake()
+
     def rest(self) -> None:
         """Notice what changed without a call: a pause that ended, or was made by a command while no agent answered."""
         now_paused = self._pause() is not None
@@ -214,7 +218,7 @@ def _parsed(data: bytes, kind: type[T]) -> T:
 
 
 def _text(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode("utf-8")
     if len(text) > MAX_TEXT:
         raise DocumentError(f"a status of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
     return text
@@ -222,4 +226,4 @@ def _text(value: Mapping[str, Any]) -> str:
 
 def _field(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,285 @@
+"""The local API over a real socket: every call, every limit, and that nothing on the socket harms the agent."""
+
+from __future__ import annotations
+
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsite.client import local_limits, local_socket, pause
+from fedsite.client.local_limits import MAX_MESSAGE
+from fedsite.protocol import instants, local_pb2
+from fedsite.protocol.errors import ConfigError, DataError, FedsiteError, IntegrityError, StorageError, UnreachableError
+from tests.local_agent import FINDING, ROUND, LocalAgent, drop, short_directory
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[LocalAgent]:
+    directory = short_directory()
+    try:
+        with LocalAgent(directory) as running:
+            yield running
+    finally:
+        drop(directory)
+
+
+@pytest.fixture(autouse=True)
+def _as_before(agent: LocalAgent) -> Iterator[None]:
+    yield
+    until = time.monotonic() + 30.0
+    while agent.api.busy and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not agent.api.busy
+    agent.failure = None
+    pause.end(agent.directory, instants.now())
+    assert agent.well()
+
+
+def test_the_socket_is_the_owners_alone(agent: LocalAgent) -> None:
+    assert stat.S_IMODE(agent.api.path.lstat().st_mode) == 0o600
+
+
+def test_status_is_the_value_that_the_command_prints_and_typed(agent: LocalAgent) -> None:
+    value = agent.client().status()
+    assert (value["schema"], value["findings"]) == ("fedsite.status/2", [FINDING])
+    told = local_pb2.SiteStatus.FromString(agent.call("Status", b"")[0])
+    (finding,) = told.findings
+    assert (finding.code, finding.severity, list(finding.depends_on)) == ("disk", "warning", ["settings"])
+    assert (told.activity.pid, told.activity.state) == (17, value["agent"]["state"])
+    assert not told.HasField("pause")
+
+
+def test_pause_and_resume_say_what_changed_and_what_ends_first(agent: LocalAgent) -> None:
+    client = agent.client()
+    agent.board.report({"state": "working", "kind": "train", "run_id": "R1", "round": 2})
+    told = client.pause(timedelta(hours=2), "maintenance")
+    assert told.changed
+    assert told.pause is not None
+    assert told.pause["reason"] == "maintenance"
+    assert told.working == {"kind": "train", "run_id": "R1", "round": 2}
+    held = pause.read(agent.directory, instants.now())
+    assert held is not None
+    assert held.until == held.since + timedelta(hours=2)
+    status = local_pb2.SiteStatus.FromString(agent.call("Status", b"")[0])
+    assert status.pause.reason == "maintenance"
+    agent.board.report({"state": "idle"})
+    again = client.pause(None)
+    assert (again.changed, again.pause and again.pause["until"], again.working) == (True, None, None)
+    assert client.resume().changed is True
+    assert client.resume() == type(again)(pause=None, changed=False, working=None)
+
+
+def test_a_pause_out_of_range_changes_nothing(agent: LocalAgent) -> None:
+    with pytest.raises(ConfigError, match="a pause of"):
+        agent.client().pause(timedelta(days=400))
+    with pytest.raises(ConfigError, match="a reason of 201"):
+        agent.client().pause(None, "x" * 201)
+    assert pause.read(agent.directory, instants.now()) is None
+
+
+def test_rounds_are_the_commands_value_and_typed(agent: LocalAgent) -> None:
+    assert agent.client().rounds()["rounds"] == [ROUND]
+    (row,) = local_pb2.RoundList.FromString(agent.call("Rounds", b"")[0]).rounds
+    assert (row.run_id, row.task, row.state, row.plan_hash) == ("R1", "pump", "pending", "00ff")
+
+
+def test_a_watch_tells_at_once_and_whenever_something_changed(agent: LocalAgent) -> None:
+    agent.board.report({"state": "idle"})
+    watch = agent.client().watch()
+    assert next(watch)["agent"]["state"] == "idle"
+    agent.board.report({"state": "working"})
+    assert next(watch)["agent"]["state"] == "working"
+    agent.client().pause(None)
+    next(watch)
+    pause.end(agent.directory, instants.now())  # by a hand that is not the API's
+    next(watch)
+    watch.close()
+
+
+def test_watchers_share_a_look_and_a_fifth_is_told_so(agent: LocalAgent) -> None:
+    watches = [agent.client().watch() for _ in range(local_limits.CALLS["Watch"])]
+    before = agent.looks
+    for watch in watches:
+        next(watch)
+    assert agent.looks <= before + 1
+    error = agent.refusal("Watch", b"")
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(UnreachableError, match="resource exhausted"):
+        next(agent.client().watch())
+    assert agent.client().status()  # others have their own places
+    for watch in watches:
+        watch.close()  # and their places are free: every other test asks for that
+
+
+def test_scores_come_for_windows_in_order_however_many(agent: LocalAgent) -> None:
+    scorer = agent.client().scoring(task="pump")
+    x = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    first, second = scorer.scores([x, x[:1]])
+    assert first.values.tolist() == [15.0, 51.0, 87.0, 123.0]
+    assert (second.values.tolist(), second.milliseconds, scorer.version) == ([15.0], 0.5, "1.0")
+    large = np.ones((5, 700, 500), np.float32)  # 1.4 MB a window: two go into a message
+    (found,) = scorer.scores([large])
+    assert found.values.tolist() == [350_000.0] * 5
+    assert found.milliseconds == 1.5
+    with pytest.raises(DataError, match="windows of shape"):
+        scorer.scores([np.ones((2, 3), np.float32)])
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DataError, IntegrityError, StorageError, FedsiteError])
+def test_an_error_of_the_agent_is_the_same_error_here(agent: LocalAgent, kind: type[FedsiteError]) -> None:
+    agent.failure = kind("disk “d” is full", allowed="space", next_step="df -h")
+    with pytest.raises(kind) as caught:
+        agent.client().status()
+    told = caught.value
+    assert (told.found, told.allowed, told.next_step) == ("disk “d” is full", "space", "df -h")
+    assert told.exit_code == kind.exit_code
+
+
+def test_a_defect_says_its_kind_and_nothing_else(agent: LocalAgent) -> None:
+    agent.failure = ValueError("a reading: 17.3")
+    error = agent.refusal("Status", b"")
+    assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "ValueError")
+
+
+def test_long_texts_of_errors_are_cut(agent: LocalAgent) -> None:
+    agent.failure = ConfigError("ä" * 100_000, allowed="ß" * 100_000, next_step="€" * 100_000)
+    with pytest.raises(ConfigError) as caught:
+        agent.client().status()
+    assert 100 < len(caught.value.found) < 1000
+
+
+@pytest.mark.parametrize("name", ["Status", "Watch", "Pause", "Resume", "Rounds"])
+def test_a_call_without_its_message_is_refused(agent: LocalAgent, name: str) -> None:
+    assert agent.refusal(name).code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("name", ["Status", "Pause", "Score"])
+def test_messages_too_large_or_compressed_are_refused(agent: LocalAgent, name: str) -> None:
+    error = agent.refusal(name, b"\x2a" + b"x" * (MAX_MESSAGE + 1))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    error = agent.refusal(name, b"\x00" * 100_000, compression=grpc.Compression.Gzip)
+    assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
+
+
+def test_unknown_calls_and_large_metadata_are_refused(agent: LocalAgent) -> None:
+    assert agent.refusal("Shutdown", b"").code() == grpc.StatusCode.UNIMPLEMENTED
+    error = agent.refusal("Status", b"", metadata=[("x", "y" * 20_000)])
+    assert error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+
+
+def test_a_message_that_never_comes_ends_the_call(agent: LocalAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsite.client.local_api.REQUEST_S", 0.1)
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait(60.0)
+        yield b""
+
+    method = agent.channel.stream_stream(f"/{local_limits.SERVICE}/Pause")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(method(nothing(), timeout=30.0))
+    assert caught.value.code() == grpc.StatusCode.CANCELLED
+    never.set()
+    assert pause.read(agent.directory, instants.now()) is None
+
+
+MALFORMED = st.binary(max_size=300).filter(lambda data: not _parses(data, local_pb2.PauseRequest))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(["Status", "Watch", "Resume", "Rounds", "Score", "Pause"]), MALFORMED)
+def test_malformed_messages_change_nothing(agent: LocalAgent, name: str, data: bytes) -> None:
+    error = agent.refusal(name, data)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert pause.read(agent.directory, instants.now()) is None
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=400), st.sampled_from([b"", PREFACE, PREFACE + SETTINGS]))
+def test_random_bytes_on_the_socket_change_nothing(agent: LocalAgent, data: bytes, before: bytes) -> None:
+    agent.write(before + data)
+    assert pause.read(agent.directory, instants.now()) is None
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_damaged_frames_of_a_real_call_change_nothing(agent: LocalAgent, data: Any) -> None:
+    whole = bytearray(PREFACE + SETTINGS + HEADERS + DATA)
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(len(PREFACE), len(whole) - 1))] = data.draw(st.integers(0, 255))
+    agent.write(bytes(whole[: data.draw(st.integers(len(PREFACE), len(whole)))]))
+    assert agent.well()
+
+
+def test_more_connections_than_allowed_leave_those_that_are_there(agent: LocalAgent) -> None:
+    import socket
+
+    assert agent.well()
+    many = [socket.socket(socket.AF_UNIX) for _ in range(3 * local_limits.MAX_CONNECTIONS)]
+    for one in many:
+        one.settimeout(1.0)
+        one.connect(str(agent.api.path))
+    assert agent.well()
+    for one in many:
+        one.close()
+    assert agent.well()
+
+
+def test_closing_lets_everybody_go_and_takes_the_socket_away() -> None:
+    directory = short_directory()
+    try:
+        with LocalAgent(directory) as running:
+            watch = running.client().watch()
+            next(watch)
+            running.api.close()
+            with pytest.raises(UnreachableError):
+                next(watch)
+            assert running.scoring.closed >= 1
+            assert local_socket.find(directory) is None
+            with pytest.raises(UnreachableError, match="did not answer"):
+                running.client().status()
+    finally:
+        drop(directory)
+
+
+def _parses(data: bytes, kind: Any) -> bool:
+    try:
+        kind().ParseFromString(data)
+    except Exception:
+        return False
+    return True
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header as HPACK's literal without indexing (RFC 7541, 6.2.2)."""
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def _frame(kind: int, flags: int, body: bytes) -> bytes:
+    """An HTTP/2 frame of stream 1 (RFC 9113, 4.1)."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + (1).to_bytes(4, "big") + body
+
+
+HEADERS = _frame(
+    1,
+    4,
+    _literal(b":method", b"POST")
+    + _literal(b":scheme", b"http")
+    + _literal(b":path", b"/fedsite.local.v1.Agent/Rounds")
+    + _literal(b":authority", b"localhost")
+    + _literal(b"content-type", b"application/grpc")
+    + _literal(b"te", b"trailers"),
+)
+DATA = _frame(0, 1, b"\x00\x00\x00\x00\x00")
