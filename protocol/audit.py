@@ -22,7 +22,7 @@ from fedsite.protocol.errors import DocumentError, IntegrityError
 from fedsite.protocol.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 
 SCHEMA: Final = "fedsite.audit/1"
-HEAD_SCHEMA: Final = "fedsite.audit-head/1"
+HEADS_SCHEMA: Final = "fedsite.audit-heads/1"
 FIELD: Final = "audit"  # of the body of an instruction or a reply: the sender's head
 SALT_BYTES: Final = 16
 MAX_LINE: Final = 16 << 20  # bytes

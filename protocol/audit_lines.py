@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from fedsite.protocol import audit, storage
+from fedsite.protocol import audit, ids, storage
+from fedsite.protocol.audit import Entry
 from fedsite.protocol.audit_check import Line
 from fedsite.protocol.errors import ConfigError, FedsiteError
 
@@ -55,10 +56,10 @@ def last_line(path: Path, size: int) -> tuple[bytes | None, bytes]:
 
 
 def logs(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """The files at these paths by the id of the key their first entries name, each log's in order.
+    """The files at these paths by the id of the key that has to have signed them, each log's in order.
 
-    A folder stands for every log in it and below it. A file whose first line names no key goes with the folder it lies
-    in, else under its own path.
+    A folder stands for every log in it and below it. Whose log a file is of says the folder it lies in, as it was
+    written; else the file's own first entry; else it stands for itself, under its path.
 
     Raises:
         ConfigError: nothing is there.
@@ -66,15 +67,35 @@ def logs(paths: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in paths:
         if not path.exists():
-            raise ConfigError(
-                f"{path} is not there", allowed="a log's file or folder", next_step="fedsite audit verify"
-            )
+            raise ConfigError(f"{path} is not there", allowed="a file or folder of a log")
         below = sorted(file for file in path.rglob(f"*{SUFFIX}") if file.stem.isdigit()) if path.is_dir() else [path]
         for file in below:
-            known = found.setdefault(_signer(file) or file.parent.name or str(file), [])
+            known = found.setdefault(_named(file.absolute().parent.name) or _signer(file) or str(file), [])
             if file not in known:
                 known.append(file)
     return {signer: sorted(log, key=_first) for signer, log in found.items()}
+
+
+def head(paths: Sequence[Path]) -> Entry | None:
+    """The last whole entry of a log; nothing before it is looked at.
+
+    Raises:
+        DocumentError, IntegrityError: its last line is no entry.
+        StorageError: a file cannot be read.
+    """
+    for path in reversed(paths):
+        with storage.storage_errors(path):
+            line, _ = last_line(path, path.stat().st_size)
+        if line is not None:
+            return audit.read(line)
+    return None
+
+
+def _named(folder: str) -> str:
+    try:
+        return ids.id_bytes(folder).hex()
+    except FedsiteError:
+        return ""
 
 
 def _signer(path: Path) -> str:
