@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fedsite.client.health import Finding
+from fedsite.client.pause import Pause
 from fedsite.protocol import instants, output
 from fedsite.protocol.errors import ExitCode
 
@@ -231,16 +232,16 @@ def approvals(runs: Sequence[str]) -> Finding | None:
     )
 
 
-def pause(since: datetime | None, until: datetime | None, reason: str) -> Finding | None:
-    """Whether the operator has paused the agent; `since` None: not paused."""
-    if since is None:
+def pause(found: Pause | None) -> Finding | None:
+    """Whether the operator has paused the agent."""
+    if found is None:
         return None
-    end = f"until {instants.text(until)}" if until is not None else "until fedsite resume"
+    end = f"until {instants.text(found.until)}" if found.until is not None else "until fedsite resume"
     return Finding(
         code="paused",
-        severity="info" if until is not None else "warning",
+        severity="info" if found.until is not None else "warning",
         title="paused",
-        text=f"since {instants.text(since)}, {end}" + (f" ({reason})" if reason else ""),
+        text=f"since {instants.text(found.since)}, {end}" + (f" ({found.reason})" if found.reason else ""),
         remedy="fedsite resume",
     )
 

@@ -12,13 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedsite.client import assembly, balance, health
+from fedsite.client import approvals, assembly, balance, conditions, health, host_facts, last_check, pause
 from fedsite.client.balance import Count
 from fedsite.client.health import Finding
 from fedsite.client.health_checks import Balance, Contract
 from fedsite.client.settings import Settings
 from fedsite.client.site import Site
 from fedsite.client.slots import Installed
+from fedsite.client.store import Outbox
+from fedsite.client.unsent import FOLDER as UNSENT
+from fedsite.client.unsent import Unsent
 from fedsite.protocol import documents, instants, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 
@@ -39,6 +42,11 @@ class Facts:
     runs_open: int = 0
     runs_finished: int = 0
     contracts: tuple[Contract, ...] = ()
+    waiting: tuple[str, ...] = ()  # ids of runs that wait for a person
+    pause: pause.Pause | None = None
+    not_now: tuple[str, ...] = ()  # why the host's own conditions keep the agent from working
+    unsent: int = 0  # answers that wait to be sent
+    unsent_since: datetime | None = None
     model: Installed | None = None
     disk_free: int | None = None  # bytes
     memory_available: int | None = None  # bytes
@@ -59,6 +67,9 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     ledger = _tried(problems, "ledger", "the ledger cannot be read", lambda: _ledger(directory, settings, counting))
     model = _tried(problems, "model", "the release cannot be used", lambda: _model(directory, who, now))
     balances, still_open, finished = ledger or ((), 0, 0)
+    unsent = _tried(problems, "outbox", "the outbox cannot be read", lambda: _unsent(directory))
+    waiting = _tried(problems, "decisions", "a decision cannot be read", lambda: _waiting(directory))
+    host = None if settings is None else host_facts.read(settings)
     return Facts(
         now=now,
         directory=directory,
@@ -68,11 +79,16 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
         balances=balances,
         runs_open=still_open,
         runs_finished=finished,
-        contracts=(),
+        contracts=tuple(last_check.read(directory, () if settings is None else named_tasks(settings))),
+        waiting=tuple(waiting or ()),
+        pause=pause.read(directory, now),
+        not_now=() if settings is None or host is None else tuple(conditions.reasons(settings.policy, host)),
+        unsent=0 if unsent is None else unsent[0],
+        unsent_since=None if unsent is None else unsent[1],
         model=model,
         disk_free=disk_free(directory),
         memory_available=memory_available(),
-        problems=tuple(problems),
+        problems=(*problems, *(() if settings is None or host is None else conditions.unknown(settings.policy, host))),
     )
 
 
@@ -97,11 +113,19 @@ def disk_free(directory: Path) -> int | None:
 
 def memory_available() -> int | None:
     """Bytes that programs may still take without swapping; None where the system does not say."""
-    try:
+    found = host_facts.memory_available()
+    if found is not None:
+        return found
+    try:  # a device that only scores has no psutil
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, IndexError, StopIteration):
         return None
+
+
+def named_tasks(settings: Settings) -> list[str]:
+    """The tasks that the site's settings name."""
+    return list(dict.fromkeys([*settings.data.tasks, *(settings.policy.tasks or ())]))
 
 
 def _settings(directory: Path) -> Settings:
@@ -143,10 +167,30 @@ def _model(directory: Path, who: Site, now: datetime) -> Installed | None:
         return None
 
 
+def _unsent(directory: Path) -> tuple[int, datetime | None]:
+    """How many answers wait to be sent, and since when the oldest does."""
+    folder = directory / "outbox"
+    return Unsent(Outbox(folder)).waiting() if (folder / UNSENT).is_dir() else (0, None)
+
+
+def _waiting(directory: Path) -> list[str]:
+    """Runs that nobody has decided about, the newest first.
+
+    Raises:
+        PolicyError: a decision is damaged.
+    """
+    store = approvals.Approvals(directory / approvals.FOLDER)
+    open_ones = [known.plan for known in store.known() if known.accepted is None and known.ended is None]
+    return [plan.run_id for plan in reversed(open_ones) if store.decision(plan.hash) is None]
+
+
 def _tried(problems: list[Finding], code: str, title: str, read: Callable[[], T]) -> T | None:
     """What `read` gives; where it fails, its error is a problem."""
     try:
         return read()
-    except (FedsiteError, OSError, ValueError) as error:
+    except Exception as error:
+        # Lower layers have trees of their own, whose errors carry the same fields; anything else is a defect.
+        if not hasattr(error, "found") and not isinstance(error, OSError | ValueError):
+            raise
         problems.append(health.from_error(code, title, error))
         return None

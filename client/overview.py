@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fedsite.client import health, health_checks, memory
+from fedsite.client import pause as pauses
 from fedsite.client.health import Finding
 from fedsite.client.health_checks import Balance
 from fedsite.client.health_facts import Facts
@@ -37,6 +38,10 @@ def findings(facts: Facts) -> list[Finding]:
         ),
         *(health_checks.budget(balance) for balance in facts.balances),
         health_checks.uncounted(facts.balances),
+        health_checks.approvals(facts.waiting),
+        health_checks.pause(facts.pause),
+        health_checks.conditions(facts.not_now),
+        health_checks.outbox(facts.unsent, facts.unsent_since, facts.now),
         *(health_checks.contract(contract, facts.now) for contract in facts.contracts),
     ]
     return health.present(checks)
@@ -60,6 +65,13 @@ def value(who: Site, facts: Facts, found: Sequence[Finding]) -> dict[str, Any]:
             "days": None if expires is None else round(health_checks.days(expires, facts.now), 1),
         },
         "agent": dict(facts.agent),
+        "pause": None if facts.pause is None else pauses.plain(facts.pause),
+        "not_now": list(facts.not_now),
+        "approvals": {"waiting": list(facts.waiting)},
+        "outbox": {
+            "unsent": facts.unsent,
+            "since": None if facts.unsent_since is None else instants.text(facts.unsent_since),
+        },
         "budget": {
             "epsilon_max": None if rules is None else rules.epsilon_max,
             "delta": None if rules is None else rules.delta,

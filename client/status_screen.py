@@ -39,7 +39,7 @@ def findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _rows(value: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
-    yield "agent", _agent(value["agent"], now)
+    yield "agent", _agent(value["agent"], now, paused=value["pause"] is not None)
     certificate = value["certificate"]
     if certificate["expires"] is not None:
         yield "certificate", f"{certificate['days']:.1f} days left (until {certificate['expires'][:10]})"
@@ -47,15 +47,19 @@ def _rows(value: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     yield from _several(
         "privacy", [_balance(item, budget["epsilon_max"]) for item in budget["sources"]] or [_cap(budget)]
     )
-    yield "runs", f"{budget['open']} open, {budget['finished']} finished"
+    waiting = len(value["approvals"]["waiting"])
+    counts = f"{budget['open']} open, {budget['finished']} finished"
+    yield "runs", counts + (f", {waiting} waiting for you" if waiting else "")
     yield from _several("data", [_contract(item, now) for item in value["data"]])
     model = value["model"]
     yield "model", "none yet" if model is None else f"{model['version']} (task {model['task']}), verified"
     yield "host", _host(value["host"])
 
 
-def _agent(agent: Mapping[str, Any], now: datetime) -> str:
+def _agent(agent: Mapping[str, Any], now: datetime, *, paused: bool) -> str:
     text = str(agent["state"])
+    if paused and text in ("idle", "connecting"):
+        text = "paused"
     if agent["state"] == "working" and "kind" in agent:
         text += f": {agent['kind']} of round {agent.get('round')}, run {agent.get('run_id')}"
     elif "since" in agent:

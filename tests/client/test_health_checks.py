@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fedsite.client import health_checks as checks
 from fedsite.client.health import Finding
 from fedsite.client.health_checks import Balance, Contract
+from fedsite.client.pause import Pause
 from fedsite.protocol.errors import ExitCode
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -140,9 +141,9 @@ def test_approvals_name_the_run_to_look_at() -> None:
 
 
 def test_a_pause_without_an_end_is_a_warning() -> None:
-    assert checks.pause(None, None, "") is None
-    assert severity(checks.pause(NOW, None, "maintenance")) == "warning"
-    assert severity(checks.pause(NOW, NOW + timedelta(hours=2), "")) == "info"
+    assert checks.pause(None) is None
+    assert severity(checks.pause(Pause(since=NOW, reason="maintenance"))) == "warning"
+    assert severity(checks.pause(Pause(since=NOW, until=NOW + timedelta(hours=2)))) == "info"
 
 
 def test_conditions_name_every_reason() -> None:

@@ -22,6 +22,10 @@ def value(**changes: Any) -> dict[str, Any]:
         "certificate": {"expires": "2026-05-01T00:00:00Z", "days": 60.5},
         "agent": {"state": "idle", "since": "2026-03-01T10:00:00Z", "pid": 1},
         "budget": {"epsilon_max": 10.0, "delta": 1e-5, "open": 1, "finished": 2, "sources": []},
+        "pause": None,
+        "not_now": [],
+        "approvals": {"waiting": []},
+        "outbox": {"unsent": 0, "since": None},
         "data": [],
         "model": None,
         "host": {"disk_free": 10**10, "memory_available": None},
@@ -53,6 +57,13 @@ def test_what_is_being_worked_on() -> None:
         agent={"state": "working", "kind": "train", "round": 3, "run_id": "01R"}
     )
     assert "working" in screen(agent={"state": "working"})
+
+
+def test_a_pause_and_waiting_runs_stand_in_their_rows() -> None:
+    pause = {"since": "2026-03-01T11:00:00Z", "until": None, "reason": ""}
+    shown = screen(pause=pause, approvals={"waiting": ["01A", "01B"]})
+    assert "agent        paused, started 2 h ago" in shown
+    assert "1 open, 2 finished, 2 waiting for you" in shown
 
 
 def test_data_and_model() -> None:
