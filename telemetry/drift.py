@@ -1,9 +1,9 @@
 """Whether a site's readings still look as they did: the population stability index against a summary kept at the site.
 
-PSI = Σ (p − q) ln(p / q) over cells: the reference's tenths of a channel, and beside them the readings below and above
-the public range and those that are missing. Below 0.1 is taken for stable, from 0.25 for shifted. Two samples of one
-distribution have a PSI near χ² with cells − 1 degrees of freedom, times 1/n + 1/m; a shift must be beyond that too,
-with readings in one window counted as one, because neighbours in time are alike.
+PSI = Σ (p − q) ln(p / q) over cells: the reference's tenths of a channel, and beside them the readings where it had
+none, those below and above the public range, and those that are missing. Below 0.1 is taken for stable, from 0.25 for
+shifted. Two samples of one distribution have a PSI near χ² with cells − 1 degrees of freedom, times 1/n + 1/m; a shift
+must be beyond that too, with readings in one window counted as one, because neighbours in time are alike.
 
 Source: PSI and its thresholds: Siddiqi, Credit Risk Scorecards (2006), ch. 9; its distribution: Yurdakul and Naranjo,
 Statistical properties of the population stability index, Journal of Risk Model Validation 14(4), 2020.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BINS = 256  # equal parts of a channel's public range that a summary counts
 TENTHS = 10  # groups of those that PSI compares, of about equal weight in the reference
+NEAR = 8  # bins around a reading of the reference in which another is no news
 OUTSIDE = 3  # cells after the bins: below the range, above it, missing
 MOST = 1024  # channels in a summary
 SHIFTED = 0.25
@@ -143,14 +144,16 @@ def _like(then: Histogram | None, now: Histogram) -> bool:
 
 
 def _cells(reference: Counts, present: Counts) -> tuple[Counts, Counts]:
-    """Both counts over the reference's tenths and the cells outside."""
+    """Both counts over the reference's tenths, what it has no reading near, and the cells outside."""
     inside = reference[:BINS]
     before = np.cumsum(inside) - inside
     group = np.minimum(before * TENTHS // max(1, int(inside.sum())), TENTHS - 1)
-    return tuple(  # type: ignore[return-value]
-        np.concatenate([np.bincount(group, weights=counts[:BINS], minlength=TENTHS).astype(np.int64), counts[BINS:]])
+    group[np.convolve(inside > 0, np.ones(2 * NEAR + 1), mode="same") < 0.5] = TENTHS
+    one, other = (
+        np.concatenate([np.bincount(group, weights=counts[:BINS], minlength=TENTHS + 1), counts[BINS:]])
         for counts in (reference, present)
     )
+    return one.astype(np.int64), other.astype(np.int64)
 
 
 def _histogram(channel: Channel, values: NDArray[np.float64]) -> Histogram:

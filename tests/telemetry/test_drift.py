@@ -78,6 +78,14 @@ def test_a_few_readings_prove_nothing(toy_task: Callable[..., Task]) -> None:
     assert shifts == [[]] * 20
 
 
+@pytest.mark.parametrize(("before", "now"), [([8.0], [2.0]), ([2.0], [8.0]), ([1.0, 8.0], [1.0, 4.0])])
+def test_values_that_were_never_seen_are_a_shift(
+    toy_task: Callable[..., Task], before: list[float], now: list[float]
+) -> None:
+    found = _judged(toy_task(), _survey(np.tile(before, 500)), _survey(np.tile(now, 500)))
+    assert [finding.channel for finding in found] == ["a"]
+
+
 def test_values_that_go_missing_are_a_shift(toy_task: Callable[..., Task]) -> None:
     lost = _normal(2, 4.0)
     lost[::3] = np.nan
