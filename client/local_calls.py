@@ -23,6 +23,7 @@ from fedsite.protocol.errors import ConfigError, DocumentError
 _log = logging.getLogger(__name__)
 
 PACE_S: Final = 0.25  # shortest time between two messages of a watch, and age of a look at the site
+MAX_ROUNDS: Final = 1000  # that are told
 MAX_TEXT: Final = 1 << 20  # characters of a `json` field
 _STALE_S: Final = 5.0  # after which the site is looked at again though nothing was heard
 T = TypeVar("T", bound=Message)
@@ -125,7 +126,8 @@ class Calls:
     def rounds(self, requests: Iterator[bytes], alive: Callable[[], bool]) -> Iterator[Message]:
         """Runs that wait for a person, and runs that were."""
         _one(requests, local_pb2.RoundsRequest)
-        value = self._rounds()
+        value = dict(self._rounds())
+        value["rounds"] = value["rounds"][-MAX_ROUNDS:]
         told = local_pb2.RoundList(json=_text(value))
         for row in value["rounds"]:
             told.rounds.add(

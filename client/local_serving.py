@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsite.client import health_facts, local_socket, memory, overview, site
+from fedsite.client import health_facts, history, local_socket, memory, overview, site
 from fedsite.client.activity import Activity, Board
 from fedsite.client.local_api import LocalApi
 from fedsite.client.local_calls import Calls
@@ -41,7 +41,7 @@ def start(directory: Path, settings: Settings, board: Board) -> LocalApi | None:
             directory=directory,
             board=board,
             status=status,
-            rounds=lambda: {"rounds": []},
+            rounds=lambda: history.value(directory),
             scoring=ScoreLink(directory, memory_bytes=memory.default() if allowed is None else allowed),
         )
         api = LocalApi(local_socket.prepare(directory), calls)

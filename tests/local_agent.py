@@ -26,7 +26,7 @@ FINDING = {
     "code": "disk", "severity": "warning", "title": "the disk fills up", "text": "1 MB free", "remedy": "df -h",
     "depends_on": ["settings"],
 }  # fmt: skip
-ROUND = {"run_id": "R1", "task": "pump", "state": "pending", "plan_hash": "00ff", "epsilon": 1.5}
+ROUND = {"run_id": "R1", "task": "pump", "state": "waiting", "plan_hash": "00ff", "epsilon": 1.5}
 
 
 @dataclass(slots=True)

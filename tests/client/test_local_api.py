@@ -92,7 +92,7 @@ def test_a_pause_out_of_range_changes_nothing(agent: LocalAgent) -> None:
 def test_rounds_are_the_commands_value_and_typed(agent: LocalAgent) -> None:
     assert agent.client().rounds()["rounds"] == [ROUND]
     (row,) = local_pb2.RoundList.FromString(agent.call("Rounds", b"")[0]).rounds
-    assert (row.run_id, row.task, row.state, row.plan_hash) == ("R1", "pump", "pending", "00ff")
+    assert (row.run_id, row.task, row.state, row.plan_hash) == ("R1", "pump", "waiting", "00ff")
 
 
 def test_a_watch_tells_at_once_and_whenever_something_changed(agent: LocalAgent) -> None:
