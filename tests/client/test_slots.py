@@ -20,9 +20,7 @@ from fedsite.protocol import release
 from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError, RefusalCode, StorageError, TrustError
 from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import load_task
-
-onnx = pytest.importorskip("onnx", reason="pip install 'fedsite[server]'")
-from tests.toy_release import linear, signed
+from tests.toy_release import linear, onnx, signed
 
 
 @pytest.fixture
