@@ -14,6 +14,7 @@ from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, read_header
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
+from fedsite.server.audit_log import Log, RunTrail
 from fedsite.server.coordinator import Coordinator, Publisher
 from fedsite.server.journal import Journal, Reader
 from fedsite.server.link import Failure, SiteLink
@@ -130,6 +131,7 @@ class Play:
     initial: dict[str, Any] = field(default_factory=lambda: dict(INITIAL))
     task: dict[str, Any] = field(default_factory=lambda: dict(TASK))
     options: dict[str, Any] = field(default_factory=dict)
+    log: Log | None = None  # the server's audit log
 
     def plan(self) -> RoundPlan:
         """The plan of a new run."""
@@ -154,7 +156,8 @@ class Play:
             run.create(plan, self.initial, Launch(trained=tuple(sorted(self.initial))))
         else:
             run = again
-        journal = Journal(run.journal_file, run.run_id)
+        trail = RunTrail(self.log, run.run_id)
+        journal = Journal(run.journal_file, run.run_id, audit=trail.mirror)
         coordinator = Coordinator(
             run=run,
             link=self.fleet,
@@ -163,6 +166,7 @@ class Play:
             run_key=sealing.make_run_key() if self.protection.mode == "sealed" else None,
             epoch=epoch,
             publish=self.publish,
+            trail=trail,
             stopping=self.stopping,
             clock=self.fleet.clock,
             wait=self.fleet.clock.wait,

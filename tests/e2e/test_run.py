@@ -66,6 +66,26 @@ def test_each_site_paid_what_was_promised_and_its_own_ledger_agrees(ran: tuple[F
     assert "windows" not in result["sites"][0]  # how much data a site has is private
 
 
+def test_both_sides_tell_the_same_story_of_the_run(ran: tuple[Federation, dict[str, Any]]) -> None:
+    running, run = ran
+    server = running.home / "server" / "audit"
+    sites = [running.site_home(name) / "site" / "audit" for name in SITES]
+    done = running.cli("audit", "verify", *map(str, [server, *sites]), "--json")
+    assert done.code == 0, done.stderr
+    assert all(row["compared"] >= ROUNDS + 2 for row in done.value["logs"]), done.value
+    lines = running.cli("audit", "show", str(server), "--run", run["run_id"], "--json").stdout.splitlines()
+    told = [json.loads(line) for line in lines]
+    sums = [entry["facts"] for entry in told if entry["kind"] == "sum" and entry["facts"]["outcome"] == "opened"]
+    assert len(sums) == ROUNDS
+    for site in sites:
+        (own,) = [path.name for path in site.iterdir()]
+        shown = running.cli("audit", "show", str(site), "--json", home=site.parent.parent).stdout.splitlines()
+        facts = [json.loads(line)["facts"] for line in shown if json.loads(line)["kind"] == "masked"]
+        assert [fact["sha256"] for fact in facts] == [found["masked"][own] for found in sums]
+        assert [fact["roster_hash"] for fact in facts] == [found["roster_hash"] for found in sums]
+        assert [fact["u2"]["hash"] for fact in facts] == [found["sets"]["u2"] for found in sums]
+
+
 def test_the_server_learned_sums_and_no_single_update(ran: tuple[Federation, dict[str, Any]]) -> None:
     running, run = ran
     assert run["result"]["protection"] == "secagg"
