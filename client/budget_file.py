@@ -146,7 +146,7 @@ def guarded(path: Path) -> Iterator[None]:
                 f"{path}: {error}", allowed="a writable disk with space left", next_step=f"df -h {path.parent}"
             ) from None
         raise BudgetError(f"{path} is damaged ({error})", next_step=budget_mark.remedy(path)) from None
-    except PrivacyError as error:
+    except (PrivacyError, UnicodeDecodeError, OverflowError) as error:
         raise BudgetError(f"{path} is damaged ({error})", next_step=budget_mark.remedy(path)) from None
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}", next_step=f"ls -l {path.parent}") from None
