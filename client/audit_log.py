@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,10 @@ class SiteAudit:
         """
         told = dict(facts)
         if kind in SPENDING:
-            told["ledger"] = {"before": self._before, "after": self._ledger()}
+            told |= {
+                "ledger": {"before": self._before, "after": self._ledger()},
+                "version": metadata.version("fedsite"),
+            }
         heads = {} if self._heard is None or self._heard == self._noted else {self._federation: self._heard}
         self._log.append(kind, told, heads)
         self._noted = self._heard

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fedsite.protocol import audit, shape
@@ -110,6 +111,8 @@ class RunTrail:
 
     def mirror(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Write what the journal is about to; the end of a run is told where it can be."""
+        if kind == "started":
+            facts = {**facts, "version": metadata.version("fedsite")}
         if kind in MIRRORED:
             self.note(kind, facts)
         elif kind == "finished":

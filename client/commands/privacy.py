@@ -60,7 +60,7 @@ def _close(directory: Path, run_id: str) -> None:
     Raises:
         ConfigError: there is no such open run, or an agent runs.
     """
-    from fedsite.client import assembly
+    from fedsite.client import assembly, audit_log
     from fedsite.client.budget import Budget
     from fedsite.client.store import Outbox
     from fedsite.protocol import instants
@@ -74,6 +74,7 @@ def _close(directory: Path, run_id: str) -> None:
             known = sorted({entry.run_id for entry in budget.entries() if not entry.finished})
             if run_id not in known:
                 raise ConfigError(f"run {run_id} is not open", allowed=nearest(run_id, known) if known else "")
+            audit_log.record(directory, "closed", {"run_id": run_id})
             Outbox(directory / "outbox").finish(run_id)
             budget.finish(run_id, instants.text(instants.now()))
         finally:
