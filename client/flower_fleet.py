@@ -63,7 +63,8 @@ class FleetLink:
     def activate(self) -> None:
         """Tell the server that this site is here, and keep telling it.
 
-        A node that was killed counts as active for a while and cannot be activated again: then it is deactivated first.
+        A node that was killed counts as active for a while and cannot be activated again: then a heartbeat is enough.
+        Were it deactivated first, the server would give up what this site is still asked.
 
         Raises:
             UnreachableError: the server does not answer.
@@ -76,12 +77,16 @@ class FleetLink:
         with translated(self._connection):
             try:
                 with translated(self._connection, pass_status=NOT_ALLOWED):
-                    answer = self._client.ActivateNode(request)
+                    known = self._client.ActivateNode(request).node_id
             except httpx.HTTPStatusError:
-                self._client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
-                answer = self._client.ActivateNode(request)
-        if answer.node_id != node.node_id:
-            raise TrustError(f"the server knows this site as node {answer.node_id}", allowed=str(node.node_id))
+                alive = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_INTERVAL_S)
+                known = node.node_id if self._client.SendNodeHeartbeat(alive).success else 0
+        if known != node.node_id:
+            raise TrustError(
+                f"the server knows this site as node {known}" if known else "the server no longer knows this site",
+                allowed=str(node.node_id),
+                next_step="ask the central team for a new token and join again: fedsite join file:TOKENFILE",
+            )
         self._node = node
         self._lost = ""
         if self._heart is None:

@@ -2,7 +2,9 @@
 
 `python tests/e2e/faulty_agent.py COPIES PLACE ROUND MOMENT up …`: PLACE is an instruction's kind, with its purpose
 before it where it has one (`train.share`, `train`, `train.unmask`) or `-` for none; MOMENT is `before` it is carried
-out, or `after`, when the answer is on disk and has not left. It dies by SIGKILL, as a power cut would have it.
+out, `after`, when the answer is on disk and has not left, `offered`, when the server knows of the answer and has
+nothing of it, or `sent`, when it has all of it and the agent has not written that down. It dies by SIGKILL, as a power
+cut would have it.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from fedsite.client import cli
+from fedsite.client.flower_fleet import FleetLink
 from fedsite.client.handler import Handler
 from fedsite.client.store import Outbox
+from fedsite.client.unsent import Unsent
 from fedsite.protocol import messages
 from fedsite.protocol.messages import Frame, Header
 
 
 def main(copies: Path, place: str, number: int, moment: str, *command: str) -> int:
     """Alter this process, and run the command."""
-    carry_out, keep_values = Handler.handle, Outbox.keep_values
+    carry_out, keep_values, send, forget = Handler.handle, Outbox.keep_values, FleetLink._upload, Unsent.done
+    last = {"here": False}
 
     def handle(self: Handler, frame: Frame) -> Frame:
         header = messages.read_header(frame.header)
@@ -30,9 +35,20 @@ def main(copies: Path, place: str, number: int, moment: str, *command: str) -> i
         if here and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         reply = carry_out(self, frame)
-        if here:
+        if here and moment == "after":
             os.kill(os.getpid(), signal.SIGKILL)
+        last["here"] = here
         return reply
+
+    def upload(self: FleetLink, *arguments: Any) -> bool:
+        if last["here"] and moment == "offered":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return send(self, *arguments)
+
+    def done(self: Unsent, name: str) -> None:
+        if last["here"] and moment == "sent":
+            os.kill(os.getpid(), signal.SIGKILL)
+        forget(self, name)
 
     def copy(self: Outbox, header: Header, data: bytes, *terms: str) -> Any:
         (copies / f"{header.run_id}-{header.kind}-{header.round}").write_bytes(data)
@@ -40,6 +56,8 @@ def main(copies: Path, place: str, number: int, moment: str, *command: str) -> i
 
     Handler.handle = handle  # type: ignore[method-assign]
     Outbox.keep_values = copy  # type: ignore[method-assign]
+    FleetLink._upload = upload  # type: ignore[method-assign]
+    Unsent.done = done  # type: ignore[method-assign]
     return cli.run(list(command))
 
 
