@@ -104,13 +104,13 @@ def test_a_full_disk_after_the_charge_neither_sends_nor_charges_twice(
     plan = kit.centre.plan()
     kit.answer(kit.centre.prepare(kit.site, plan))
     asked = kit.centre.train(kit.site, plan)
-    from fedsite.client import store
+    from fedsite.client import kept
 
     def full(*arguments: Any, **named: Any) -> None:
         raise StorageError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_atomic", full)
+        patch.setattr(kept, "write_atomic", full)
         reply = kit.answer(asked)
         assert (reply.outcome, reply.code) == ("failed", RefusalCode.STORAGE)
     assert kit.answer(asked).outcome == "ok"
