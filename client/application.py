@@ -13,7 +13,21 @@ from typing import Any
 import click
 import typer
 
-from fedsite.client.commands import audit, data, join, leave, model, pause, policy, privacy, rounds, score, status, up
+from fedsite.client.commands import (
+    audit,
+    data,
+    doctor,
+    join,
+    leave,
+    model,
+    pause,
+    policy,
+    privacy,
+    rounds,
+    score,
+    status,
+    up,
+)
 from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError, ExitCode
 from fedsite.protocol.shape import nearest
@@ -32,7 +46,7 @@ def build() -> tuple[typer.Typer, dict[str, str]]:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=_HELP)(_options)
-    for module in (join, up, status, pause, rounds, policy, data, privacy, model, score, audit, leave):
+    for module in (join, up, status, doctor, pause, rounds, policy, data, privacy, model, score, audit, leave):
         module.register(app)
     missing: dict[str, str] = {}
     for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):

@@ -55,7 +55,7 @@ def from_error(
 
 def present(findings: Iterable[Finding | None]) -> list[Finding]:
     """What to show: without what follows from another finding, errors first, else in the order of the checks."""
-    found = [finding for finding in findings if finding is not None]
+    found = list(dict.fromkeys(finding for finding in findings if finding is not None))
     failed = {finding.code for finding in found if finding.severity == "error"}
     # A hidden finding still hides: what depends on the link depends on the agent that has none.
     shown = [finding for finding in found if not failed.intersection(finding.depends_on) - {finding.code}]

@@ -105,8 +105,9 @@ def agent(directory: Path) -> dict[str, Any]:
 
 def disk_free(directory: Path) -> int | None:
     """Bytes that this user may still write there; None where the system does not say."""
+    there = next((path for path in (directory, *directory.parents) if path.exists()), directory)
     try:
-        return shutil.disk_usage(directory).free
+        return shutil.disk_usage(there).free
     except OSError:
         return None
 

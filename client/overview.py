@@ -22,13 +22,16 @@ PAYLOADS_KEPT: Final = 8  # of the model's size: answers are kept twice for each
 
 def findings(facts: Facts) -> list[Finding]:
     """What is not well, the worst first."""
+    return health.present(checks(facts))
+
+
+def checks(facts: Facts) -> list[Finding | None]:
+    """What each check says, hidden or not."""
     state = str(facts.agent.get("state"))
     allowed = facts.settings.agent.worker_memory if facts.settings is not None else None
     training = state == "working"  # which takes the very memory that is asked for
-    checks: list[Finding | None] = [
+    return [
         *facts.problems,
-        health_checks.agent(state),
-        health_checks.link(state, str(facts.agent.get("error", ""))),
         health_checks.certificate(facts.certificate_expires, facts.now),
         health_checks.disk(facts.disk_free, disk_needed(facts.model), str(facts.directory)),
         health_checks.memory(
@@ -36,15 +39,16 @@ def findings(facts: Facts) -> list[Finding]:
             memory.default() if allowed is None else allowed,
             TRAINING_BYTES,
         ),
-        *(health_checks.budget(balance) for balance in facts.balances),
-        health_checks.uncounted(facts.balances),
+        *(health_checks.contract(contract, facts.now) for contract in facts.contracts),
+        health_checks.agent(state),
+        health_checks.link(state, str(facts.agent.get("error", ""))),
         health_checks.approvals(facts.waiting),
         health_checks.pause(facts.pause),
         health_checks.conditions(facts.not_now),
         health_checks.outbox(facts.unsent, facts.unsent_since, facts.now),
-        *(health_checks.contract(contract, facts.now) for contract in facts.contracts),
+        *(health_checks.budget(balance) for balance in facts.balances),
+        health_checks.uncounted(facts.balances),
     ]
-    return health.present(checks)
 
 
 def disk_needed(model: Installed | None) -> int:

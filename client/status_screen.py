@@ -23,7 +23,12 @@ def lines(value: Mapping[str, Any], now: datetime) -> list[str]:
         _cut(f"in {value['federation']['name']} ({value['federation']['id']}) at {value['federation']['address']}"),
         "",
     ]
-    return [*head, *(_cut(f"{name:<{_NAME}}{text}") for name, text in rows), "", *findings(value["findings"])]
+    return [*head, *(row(name, text) for name, text in rows), "", *findings(value["findings"])]
+
+
+def row(name: str, text: str) -> str:
+    """A name and what is to be said of it, on one line."""
+    return _cut(f"{name:<{_NAME}}{text}" if len(name) < _NAME else f"{name} {text}")
 
 
 def findings(found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -43,7 +43,8 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Check this site's data against a task: files, columns, ranges, rate, gaps, freshness, labels, drift."""
-    from fedsite.client import settings
+    from fedsite.client import last_check, settings
+    from fedsite.protocol import instants
 
     given = list(overrides or [])
     if task is not None and "=" in task:
@@ -62,6 +63,9 @@ def check(
     # Data that only this command line names is tried, and no reference for the site's own.
     own = directory.is_dir() and not any(item.strip().startswith("data.") for item in laid)
     checked = [_check(name, chosen, directory, own=own, accept=accept) for name in (wanted or _named(chosen))]
+    for item in checked if own else ():
+        errors = [finding["code"] for finding in item["findings"] if finding["severity"] == "error"]
+        last_check.keep(directory, item["task"], errors, instants.now())
     ok = all(item["ok"] for item in checked)
     output.emit({"schema": SCHEMA, "ok": ok, "tasks": checked} if json else _text(checked), json)
     if not ok:
