@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsite.client import local_limits, local_socket, pause
+from fedsite.client import local_limits, local_serving, local_socket, pause
+from fedsite.client.activity import Board
 from fedsite.client.local_limits import MAX_MESSAGE
+from fedsite.client.settings import Settings
 from fedsite.protocol import instants, local_pb2
 from fedsite.protocol.errors import ConfigError, DataError, FedsiteError, IntegrityError, StorageError, UnreachableError
 from tests.local_agent import FINDING, ROUND, LocalAgent, drop, short_directory
@@ -223,6 +226,15 @@ def test_damaged_frames_of_a_real_call_change_nothing(agent: LocalAgent, data: A
     assert agent.well()
 
 
+def test_the_agents_loop_never_waits_for_a_watcher_that_does_not_read(agent: LocalAgent) -> None:
+    watch = agent.channel.stream_stream(f"/{local_limits.SERVICE}/Watch")(iter([b""]))
+    next(watch)
+    for number in range(2000):
+        agent.board.report({"state": "working", "round": number, "error": "x" * 1000})
+    assert agent.client().status()["agent"]["state"] == "working"
+    watch.cancel()
+
+
 def test_more_connections_than_allowed_leave_those_that_are_there(agent: LocalAgent) -> None:
     import socket
 
@@ -235,6 +247,26 @@ def test_more_connections_than_allowed_leave_those_that_are_there(agent: LocalAg
     for one in many:
         one.close()
     assert agent.well()
+
+
+@pytest.mark.parametrize("name", ["with space", "100%", "a?b#c", "Größe", "%41"])
+def test_any_directory_will_do(name: str) -> None:
+    directory = short_directory()
+    try:
+        with LocalAgent(directory / name) as running:
+            assert running.well()
+            assert (directory / name / "agent.sock").exists()
+            with LocalAgent(directory / name) as second:  # the first was killed, its socket is still there
+                assert second.well()
+    finally:
+        drop(directory)
+
+
+def test_a_socket_that_cannot_be_made_is_told_and_the_agent_does_without(tmp_path: Path) -> None:
+    (tmp_path / "agent.sock").write_text("in the way")
+    with pytest.raises(StorageError, match="no socket at"), LocalAgent(tmp_path):
+        pass
+    assert local_serving.start(tmp_path, Settings(), Board(pid=17)) is None
 
 
 def test_closing_lets_everybody_go_and_takes_the_socket_away() -> None:
