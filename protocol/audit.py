@@ -62,7 +62,8 @@ class Entry:
     @property
     def head(self) -> Head:
         """Of the chain that ends here."""
-        return Head(sequence=self.sequence, hash=_hash(shape.plain(self)))
+        value = {name: item for name, item in shape.plain(self).items() if name != "signature"}
+        return Head(sequence=self.sequence, hash=_hash(documents.canonical(value)))
 
 
 def beginning(key: VerifyKey) -> Head:
@@ -104,8 +105,9 @@ def make(
         "previous": head.hash,
         "salt": salt.hex(),
     }
-    digest = _hash(value)
-    line = documents.canonical({**value, "signature": key.sign(_message(digest)).hex()})
+    unsigned = documents.canonical(value)
+    digest = _hash(unsigned)
+    line = _joined(unsigned, key.sign(_message(digest)).hex())
     if len(line) > MAX_LINE:
         raise DocumentError(f"an audit entry of {len(line)} bytes", allowed=f"at most {MAX_LINE}")
     return line, Head(sequence=head.sequence + 1, hash=digest)
@@ -127,21 +129,24 @@ def read(line: bytes) -> Entry:
     return entry
 
 
-def check_signature(entry: Entry, key: VerifyKey) -> Head:
-    """The head that an entry makes, when `key` signed it.
+def read_signed(line: bytes, key: VerifyKey) -> tuple[Entry, Head]:
+    """An entry that `key` signed, and the head it makes.
 
     Raises:
-        TrustError: it did not.
+        DocumentError, IntegrityError: as `read`.
+        TrustError: that key did not sign it.
     """
-    head = entry.head
+    entry = read(line)
+    # The line is canonical, and the signature the last of its names.
+    digest = _hash(line[: -len(_joined(b"}", entry.signature))] + b"}")
     try:
         signature = bytes.fromhex(entry.signature)
     except ValueError:
         signature = b""
     if signature.hex() != entry.signature or len(signature) != SIGNATURE_BYTES:
         signature = bytes(SIGNATURE_BYTES)
-    key.verify(signature, _message(head.hash), f"audit entry {entry.sequence}")
-    return head
+    key.verify(signature, _message(digest), f"audit entry {entry.sequence}")
+    return entry, Head(sequence=entry.sequence, hash=digest)
 
 
 def key_of(entry: Entry) -> VerifyKey | None:
@@ -164,9 +169,13 @@ def read_head(value: Any) -> Head:
     return shape.read(Head, value, FIELD)
 
 
-def _hash(value: Mapping[str, Any]) -> str:
-    unsigned = {name: item for name, item in value.items() if name != "signature"}
-    return hashlib.sha256(enc("fedsite/audit/entry/1", documents.canonical(unsigned))).hexdigest()
+def _joined(unsigned: bytes, signature: str) -> bytes:
+    """A line from its canonical value and what signs it: no other name sorts behind `signature`."""
+    return unsigned[:-1] + b',"signature":' + documents.canonical(signature) + b"}"
+
+
+def _hash(unsigned: bytes) -> str:
+    return hashlib.sha256(enc("fedsite/audit/entry/1", unsigned)).hexdigest()
 
 
 def _message(digest: str) -> bytes:

@@ -124,9 +124,10 @@ class _Check:
     def _take(self, line: Line) -> None:
         if not line.whole:
             self._fail("torn", line, "has no end of line: its writer died, or it was cut there")
-        entry = self._signed(line)
-        if entry is None:
+        signed = self._signed(line)
+        if signed is None:
             self._fail("edited", line, "is not as it was signed")
+        entry, head = signed
         if self._head is None:
             self._begin(entry, line)
         elif entry.sequence != self._head.sequence + 1:
@@ -134,10 +135,10 @@ class _Check:
         elif entry.previous != self._head.hash:
             text = f"follows another entry {self._head.sequence} than the one before it: it is of another history"
             self._fail("foreign", line, text)
-        self._head = entry.head
-        self._compare(self._head, line)
-        for name, head in entry.heads.items():
-            self._heads.setdefault(name, []).append(head)
+        self._head = head
+        self._compare(head, line)
+        for name, other in entry.heads.items():
+            self._heads.setdefault(name, []).append(other)
         if entry.kind == audit.DROPPED:
             self._dropped.add((int(entry.facts.get("through", -1)), str(entry.facts.get("hash", ""))))
 
@@ -149,22 +150,23 @@ class _Check:
         if entry.sequence == 1 and entry.previous != begins.hash:
             self._fail("foreign", line, "does not begin a log of its signer")
 
-    def _signed(self, line: Line) -> Entry | None:
-        """The entry of a line when the log's key signed it."""
+    def _signed(self, line: Line) -> tuple[Entry, Head] | None:
+        """The entry of a line when the log's key signed it, and the head it makes."""
         try:
+            if self._key is not None:
+                return audit.read_signed(line.data, self._key)
             entry = audit.read(line.data)
             key = audit.key_of(entry)
-            if self._key is None and key is not None:
-                audit.check_signature(entry, key)
-                if self._signer and key.id != self._signer:
-                    text = f"was signed by {key.id}, and not by {self._signer}"
-                    raise _FoundError(self._problem("foreign", line, text))
-                self._key = key
-            elif self._key is not None:
-                audit.check_signature(entry, self._key)
+            if key is None:
+                return entry, entry.head  # of nobody, and refused as a beginning
+            found = audit.read_signed(line.data, key)
         except FedsiteError:
             return None
-        return entry
+        if self._signer and key.id != self._signer:
+            text = f"was signed by {key.id}, and not by {self._signer}"
+            raise _FoundError(self._problem("foreign", line, text))
+        self._key = key
+        return found
 
     def _misplaced(self, entry: Entry, line: Line) -> None:
         wanted = self._expected
@@ -172,7 +174,7 @@ class _Check:
             self._fail("repeated", line, f"stands here again, after entry {wanted - 1}", entry=entry.sequence)
         for other in self._lines:
             found = self._signed(other) if other.whole else None
-            if found is not None and found.sequence == wanted:
+            if found is not None and found[0].sequence == wanted:
                 self._fail("moved", other, f"stands here, and belongs before entry {entry.sequence} at {line.where}")
         after = f": entry {wanted - 1} is followed by entry {entry.sequence}"
         self._fail("missing", line, f"is missing{after}")

@@ -146,8 +146,7 @@ class AuditFile:
         if not rest:
             return _End(path, size, head)
         try:
-            entry = audit.read(rest)
-            made = audit.check_signature(entry, self._key.public)
+            entry, made = audit.read_signed(rest, self._key.public)
             if (entry.sequence, entry.previous) == (head.sequence + 1, head.hash):
                 self._add(path, size + len(rest), b"\n")
                 return _End(path, size + len(rest) + 1, made)
@@ -163,7 +162,7 @@ class AuditFile:
 
     def _signed(self, line: bytes, path: Path) -> Head:
         try:
-            return audit.check_signature(audit.read(line), self._key.public)
+            return audit.read_signed(line, self._key.public)[1]
         except FedsiteError as error:
             raise IntegrityError(
                 f"the last entry of {path} is not as it was signed ({error.found})",

@@ -175,10 +175,11 @@ def test_heads_of_others_are_told() -> None:
 def test_an_entry_reads_back() -> None:
     entry = audit.read(LINES[3])
     assert (entry.sequence, entry.kind, entry.facts["number"]) == (4, "released", 4)
-    assert audit.check_signature(entry, KEY.public) == HEADS[3] == entry.head
+    assert audit.read_signed(LINES[3], KEY.public) == (entry, HEADS[3])
+    assert entry.head == HEADS[3]
     assert documents.canonical(shape.plain(entry)) == LINES[3]
     with pytest.raises(TrustError):
-        audit.check_signature(entry, OTHER.public)
+        audit.read_signed(LINES[3], OTHER.public)
 
 
 def test_another_spelling_is_no_entry() -> None:
@@ -186,7 +187,7 @@ def test_another_spelling_is_no_entry() -> None:
         audit.read(json.dumps(json.loads(LINES[3])).encode())
     upper = LINES[3].replace(audit.read(LINES[3]).signature.encode(), audit.read(LINES[3]).signature.upper().encode())
     with pytest.raises(TrustError):
-        audit.check_signature(audit.read(upper), KEY.public)
+        audit.read_signed(upper, KEY.public)
 
 
 def test_the_salt_hides_what_an_entry_says() -> None:
