@@ -7,8 +7,8 @@ itself ever crosses the pipe to the agent.
 from __future__ import annotations
 
 import json
-import time
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -27,7 +27,6 @@ from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.errors import CHECK, TelemetryError
-from fedsite.telemetry.location import DataLocation
 from fedsite.telemetry.task import Task, read_task
 
 WEIGHTS_LIMIT = 1 << 30  # bytes
@@ -89,8 +88,7 @@ class Operations:
         plan = _plan(blobs["plan"])
         task = _task(plan)
         work.build(plan, task)
-        _check_contract(task, site_data.from_plain(arguments["location"]))
-        data = self._load(task, arguments)
+        data = self._check(task, arguments)
         units = _units(plan, data)
         if plan.privacy.sample_level and plan.privacy.delta * units >= 1:
             raise PolicyError(
@@ -166,6 +164,26 @@ class Operations:
         values = work.calibrate(plan, data, blobs["graph"], scale, tensors, source)
         return _answer(values, blobs, source, self._coverage(plan, task))
 
+    def _check(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
+        """Read the data, and refuse what breaks the task's contract: a wrong unit would be learned from otherwise.
+
+        Raises:
+            TelemetryError: the first error that `fedsite data check` tells.
+        """
+        from fedsite.telemetry import contract
+
+        where = site_data.from_plain(arguments["location"])
+        key = site_data.key(task, where)
+        self._data = None
+        checked = contract.inspect(task, where, now=time.time())
+        if checked.data is None:
+            first = checked.findings[0]
+            raise TelemetryError(
+                first.text, allowed=first.allowed, next_step=f"{first.remedy}; {CHECK}", code=first.code
+            )
+        self._data, self._key, self._covered = checked.data, key, b""
+        return checked.data
+
     def _load(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
         from fedsite.telemetry import loading
 
@@ -185,21 +203,6 @@ class Operations:
             return {}
         self._covered = self._covered or json.dumps(coverage.plain(coverage.coverage(task, self._data))).encode()
         return {"coverage": self._covered}
-
-
-def _check_contract(task: Task, where: DataLocation) -> None:
-    """Refuse data that breaks the task's contract: a wrong unit or a dead channel would be learned from otherwise.
-
-    Raises:
-        TelemetryError: the first error that `fedsite data check` tells.
-    """
-    from fedsite.telemetry import contract
-
-    for finding in contract.check(task, where, now=time.time()):
-        if finding.severity == "error":
-            raise TelemetryError(
-                finding.text, allowed=finding.allowed, next_step=f"{finding.remedy}; {CHECK}", code=finding.code
-            )
 
 
 @lru_cache(maxsize=4)

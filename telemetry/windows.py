@@ -11,7 +11,7 @@ from fedsite.telemetry.dataset import Windows
 from fedsite.telemetry.table import Table
 from fedsite.telemetry.task import Task
 
-CHUNK = 1 << 24  # numbers in the windows that features are made from at a time
+CHUNK = 1 << 19  # numbers in the windows that features are made from at a time
 
 
 def cut(table: Table, task: Task) -> tuple[Windows, Windows]:
