@@ -20,6 +20,7 @@ _Paths = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _WIDE = 100  # characters of an entry's facts on a screen
+_FIRST = ("run_id", "kind", "work", "purpose", "round", "code", "outcome", "sha256")
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +51,11 @@ def verify(
             raise audit_logs.damaged(one, one.verdict.problem)
     _check_conflicts(found)
     rows = [_row(one) for one in found]
-    output.emit({"schema": SCHEMA, "ok": True, "logs": rows} if json else rows, json)
+    shown = [
+        {"log of": row["signer"], "entries": f"{row['first']} to {row['last']}", "compared": row["compared"]}
+        for row in rows
+    ]
+    output.emit({"schema": SCHEMA, "ok": True, "logs": rows} if json else shown, json)
     if not json and not any(row["compared"] for row in rows):
         output.say(
             "every entry is as it was signed; whether the newest were cut off, only a head that somebody else holds can"
@@ -151,7 +156,9 @@ def _print(entry: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit(entry, True)
         return
-    facts = " ".join(f"{name}={_short(value)}" for name, value in entry["facts"].items() if value not in ("", None))
+    found = {name: value for name, value in entry["facts"].items() if value not in ("", None)}
+    order = [name for name in _FIRST if name in found] + [name for name in found if name not in _FIRST]
+    facts = " ".join(f"{name}={_short(found[name])}" for name in order)
     output.emit(f"{entry['sequence']:>6}  {entry['at']}  {entry['kind']:<12}  {facts[:_WIDE]}", False)
 
 
@@ -160,4 +167,4 @@ def _short(value: Any) -> str:
     if isinstance(value, list | dict):
         return f"[{len(value)}]"
     text = str(value)
-    return text if len(text) <= 32 else f"{text[:12]}…"
+    return text if len(text) <= 26 else f"{text[:12]}…"
