@@ -69,6 +69,7 @@ class Agent:
         delay: Delay,
         unsent: Kept,
         report: Callable[[Mapping[str, Any]], None] = lambda state: None,
+        between: Callable[[], None] = lambda: None,
         uniform: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = instants.now,
@@ -83,6 +84,7 @@ class Agent:
             delay: how long to pause between pulls.
             unsent: keeps what was not sent, for the next agent.
             report: told what the agent is doing, for `fedsite status`.
+            between: called where a pull brought nothing, for what can wait that long; raises nothing.
             uniform: jitter of the pauses, from [0, 1).
             clock: monotonic seconds.
             now: UTC; whether an answer that cannot be sent has expired.
@@ -93,6 +95,7 @@ class Agent:
         self._worker = worker
         self._delay = delay
         self._report = report
+        self._between = between
         self._uniform = uniform
         self._clock = clock
         self._stopping = threading.Event()
@@ -165,6 +168,7 @@ class Agent:
                 continue
             if pulled is None:
                 self._worker.close_if_idle()
+                self._between()
                 self._sleep(self._pause(held_s=self._clock() - started))
                 continue
             self._answer(*pulled)

@@ -8,28 +8,23 @@ was interrupted can be repeated, and a join that is done already says so and cha
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import httpx
-
-from fedsite.client.flower_client import Connection, http_client, site_tls, transport_error
+from fedsite.client import introduction, pair
+from fedsite.client.flower_client import Connection
 from fedsite.protocol import certificates, documents, instants, site_document, storage, tokens
-from fedsite.protocol.enrolment import MAX_BYTES, Request, open_answer, parse_offer, read_refusal, sign_request
-from fedsite.protocol.errors import ConfigError, DocumentError, TrustError, UnreachableError
-from fedsite.protocol.federation import Federation
+from fedsite.protocol.enrolment import Request, open_answer, sign_request
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, TrustError
+from fedsite.protocol.federation import Federation, check_fingerprint
 from fedsite.protocol.keys import NodeKey, SigningKey, TlsKey
-from fedsite.protocol.tokens import Token
 
 STATE_SCHEMA = "fedsite.site-state/1"
-RENEW_BEFORE = timedelta(days=14)
-AHEAD_S = 5.0  # Flower's bounds for the time in a request's signature
-BEHIND_S = 300.0
-_ROUNDING_S = 1.5  # times in documents are whole seconds
+REJOIN_BEFORE = timedelta(days=14)  # a token is used for a certificate that ends so soon; the agent renews long before
+STAGED_KEY = "tls.key"  # the TLS key of a join under way; then it lies in the pair's file
 
 
 class _Key(Protocol):
@@ -49,6 +44,18 @@ class Joined:
     federation: Federation
     certificate_expires: str  # RFC 3339
     already: bool  # nothing was changed
+    replaces: bool = False  # this host took the place of one that was lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """What the server answered, checked."""
+
+    node_id: str  # decimal text
+    name: str
+    certificate: str  # PEM
+    expires: str  # RFC 3339
+    document: bytes  # the signed fedsite.site/1
 
 
 def join(
@@ -56,23 +63,28 @@ def join(
     directory: Path,
     *,
     name: str | None = None,
+    fingerprint: str | None = None,
     clock: Callable[[], datetime] = instants.now,
 ) -> Joined:
-    """Join, renew, or say that it is done already.
+    """Join, join anew with a certificate that ends, or say that it is done already.
 
     Args:
         token_text: as `fedsite token create` printed it.
         directory: the site's state directory.
         name: a label for people; when None what the token says it is for, where that is a name, else the host's name.
+        fingerprint: of the federation, as the operator was told by another way; None: not compared.
         clock: UTC.
 
     Raises:
-        TrustError: token forged, expired or used; another federation answers; the clocks differ too much.
+        TrustError: token forged, expired or used; another federation, in the token or at its address; the clocks
+            differ too much.
         UnreachableError: the server does not answer.
-        ConfigError: the site has joined another federation, or the name is malformed.
+        ConfigError: the site has joined another federation, or under another name; name or fingerprint are malformed.
         StorageError: the state directory cannot be written.
     """
     token = tokens.read(token_text)
+    if fingerprint is not None:
+        check_fingerprint(fingerprint, token.federation)
     storage.private_directory(directory)
     known = load_joined(directory)
     if known is not None:
@@ -82,14 +94,20 @@ def join(
                 allowed="one federation for each state directory",
                 next_step="fedsite leave first, or set FEDSITE_HOME to another directory",
             )
-        if instants.read(known.certificate_expires) - clock() > RENEW_BEFORE:
+        if name not in (None, known.name):
+            raise ConfigError(
+                f"this site has joined as {known.name}, not {name!r:.80}",
+                allowed="its own name, or none",
+                next_step="fedsite leave first, or set FEDSITE_HOME to another directory",
+            )
+        if _lasts(directory, known.federation, clock() + REJOIN_BEFORE):
             return known
         name = known.name
     label = site_document.check_name(name or _noted(token.label) or _host_label())
-    federation = _fetch_federation(token, clock)
+    federation = introduction.fetch_federation(token, clock())
     identity = _key(directory / "identity.key", SigningKey.load, SigningKey.generate)
     node_key = _key(directory / "node.key", NodeKey.load, NodeKey.generate)
-    tls_key = _key(directory / "tls.key", TlsKey.load, TlsKey.generate)
+    tls_key = _key(directory / STAGED_KEY, TlsKey.load, TlsKey.generate)
     request = Request(
         token=token_text.strip(),
         name=label,
@@ -98,33 +116,63 @@ def join(
         request=certificates.make_request(tls_key, identity.public.id),
         time=instants.text(clock()),
     )
-    answer = open_answer(_post(federation, sign_request(request, identity)), federation)
-    checked = certificates.check(answer.certificate, federation, clock())
-    document = site_document.verify(answer.site.encode("utf-8"), federation, clock())
+    answer = introduction.post(federation, "/enrol", sign_request(request, identity))
+    issued = check_answer(answer, federation, identity, node_key, clock())
+    storage.write_atomic(directory / "federation.json", federation.encode())
+    storage.write_atomic(directory / "ca.crt", federation.ca_certificate.encode("ascii"))  # flower-supernode reads it
+    keep(directory, federation, identity, tls_key, issued)
+    with storage.storage_errors(directory / STAGED_KEY):
+        (directory / STAGED_KEY).unlink(missing_ok=True)
+    return Joined(
+        site_id=identity.public.id,
+        name=issued.name,
+        node_id=int(issued.node_id),
+        federation=federation,
+        certificate_expires=issued.expires,
+        already=False,
+        replaces=bool(token.replaces),
+    )
+
+
+def check_answer(data: bytes, federation: Federation, identity: SigningKey, node_key: NodeKey, now: datetime) -> Issued:
+    """What the server answered to this site's request, for a first certificate or the next.
+
+    Raises:
+        DocumentError, TrustError: not the federation's word, or about other keys than this site's.
+    """
+    answer = open_answer(data, federation)
+    checked = certificates.check(answer.certificate, federation, now)
+    document = site_document.verify(answer.site.encode("utf-8"), federation, now)
     told = (checked.site_id, answer.site_id, document.site_id, document.node_key, document.certificate)
-    if told != (identity.public.id,) * 3 + (request.node_key, checked.fingerprint):
+    ours = (identity.public.id,) * 3 + (node_key.public_pem.decode("ascii"), checked.fingerprint)
+    if told != ours:
         raise TrustError("the server's answer is about other keys than this site's", next_step="join with a new token")
+    return Issued(
+        node_id=answer.node_id,
+        name=document.name,
+        certificate=answer.certificate,
+        expires=instants.text(checked.not_after),
+        document=answer.site.encode("utf-8"),
+    )
+
+
+def keep(directory: Path, federation: Federation, identity: SigningKey, key: TlsKey, issued: Issued) -> None:
+    """Write what was issued; after the first of three files the site has its new certificate, whatever happens then.
+
+    Raises:
+        StorageError: the disk is full or read-only; the old certificate is still in force.
+    """
     state = {
         "schema": STATE_SCHEMA,
         "site_id": identity.public.id,
-        "name": document.name,
-        "node_id": answer.node_id,
+        "name": issued.name,
+        "node_id": issued.node_id,
         "address": federation.address,
-        "expires": document.expires,
+        "expires": issued.expires,
     }
-    storage.write_atomic(directory / "federation.json", federation.encode())
-    storage.write_atomic(directory / "ca.crt", federation.ca_certificate.encode("ascii"))  # flower-supernode reads it
-    storage.write_atomic(directory / "site.crt", answer.certificate.encode("ascii"))
-    storage.write_atomic(directory / "site.signed.json", answer.site.encode("utf-8"))
+    pair.save(directory, key, issued.certificate)
+    storage.write_atomic(directory / "site.signed.json", issued.document)
     storage.write_atomic(directory / "site.json", documents.canonical(state))
-    return Joined(
-        site_id=identity.public.id,
-        name=document.name,
-        node_id=int(answer.node_id),
-        federation=federation,
-        certificate_expires=document.expires,
-        already=False,
-    )
 
 
 def load_joined(directory: Path) -> Joined | None:
@@ -142,7 +190,7 @@ def load_joined(directory: Path) -> Joined | None:
             name=str(state["name"]),
             node_id=int(state["node_id"]),
             federation=Federation.parse(storage.read(directory / "federation.json")),
-            certificate_expires=str(state["expires"]),
+            certificate_expires=pair.expires(directory) or str(state["expires"]),
             already=True,
         )
     except (KeyError, ValueError):
@@ -162,78 +210,34 @@ def open_connection(directory: Path) -> Connection:
     if known is None:
         raise ConfigError("this host has not joined a federation", next_step="fedsite join file:TOKENFILE")
     node_key = NodeKey.load(directory / "node.key")
-    TlsKey.load(directory / "tls.key")  # refuses a key that others can read
     # The server hangs up on such a certificate without a word, as a server in trouble does: tell it here.
-    certificates.check(storage.read(directory / "site.crt"), known.federation, instants.now())
-    try:
-        tls = site_tls(known.federation, str(directory / "site.crt"), str(directory / "tls.key"))
-    except (ssl.SSLError, OSError) as error:
-        raise TrustError(
-            f"{directory / 'site.crt'} and tls.key do not fit: {error}",
-            next_step="ask the central team for a new token, then fedsite join file:TOKENFILE",
-        ) from None
-    expires = instants.read(known.certificate_expires)
-    return Connection(known.federation, tls=tls, node_key=node_key, node_id=known.node_id, expires=expires)
+    checked = pair.check(directory, known.federation, instants.now())
+    return Connection(
+        known.federation,
+        tls=pair.tls(directory, known.federation),
+        node_key=node_key,
+        node_id=known.node_id,
+        expires=checked.not_after,
+    )
 
 
-def _fetch_federation(token: Token, clock: Callable[[], datetime]) -> Federation:
-    """The document the token pins, from a server that nothing is believed of yet."""
-    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    unverified.check_hostname = False
-    unverified.verify_mode = ssl.CERT_NONE  # the digest in the token is the check
-    host = token.address.rpartition(":")[0].strip("[]")
-    try:
-        with http_client(host, unverified) as http:
-            answer = http.get(f"https://{token.address}/enrol")
-            data = answer.content[: 4 * MAX_BYTES]
-    except (httpx.HTTPError, OSError) as error:
-        raise transport_error(error, token.address) from None
-    if answer.status_code != httpx.codes.OK:
-        raise UnreachableError(
-            f"{token.address} answered with HTTP {answer.status_code}",
-            next_step="check the address with the central team",
-        )
-    offer = parse_offer(data)
-    federation = offer.read_federation()
-    if federation.digest != token.federation:
-        raise TrustError(
-            f"{token.address} is federation {federation.name} ({federation.id}), not the one this token is for",
-            allowed=f"a federation document with SHA-256 {token.federation[:16]}…",
-            next_step="do not go on: ask the central team whether the server was set up anew, and for a new token",
-        )
-    _check_clock(instants.read(offer.time), clock())
-    return federation
-
-
-def _check_clock(theirs: datetime, ours: datetime) -> None:
-    """Say by how much the clocks differ when that would break every later request.
+def use_new_pair(connection: Connection, directory: Path) -> None:
+    """Have the connections to come made with the pair that lies there now; those that are open stay as they are.
 
     Raises:
-        TrustError: they do.
+        TrustError, StorageError: the pair is damaged.
     """
-    ahead = (ours - theirs).total_seconds()
-    if -BEHIND_S <= ahead <= AHEAD_S + _ROUNDING_S:
-        return
-    raise TrustError(
-        f"this host's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's",
-        allowed=f"at most {AHEAD_S:.0f} s ahead and {BEHIND_S:.0f} s behind",
-        next_step="switch time synchronisation on (timedatectl set-ntp true), then join again",
-    )
+    checked = pair.check(directory, connection.federation, instants.now())
+    connection.use(pair.tls(directory, connection.federation), checked.not_after)
 
 
-def _post(federation: Federation, body: bytes) -> bytes:
+def _lasts(directory: Path, federation: Federation, until: datetime) -> bool:
+    """Whether the pair is whole and its certificate holds until then; a new one is what a damaged one needs."""
     try:
-        with http_client(federation.host, site_tls(federation)) as http:
-            answer = http.post(
-                f"https://{federation.address}/enrol", content=body, headers={"content-type": "application/json"}
-            )
-    except (httpx.HTTPError, OSError) as error:
-        raise transport_error(error, federation.address) from None
-    if answer.status_code == httpx.codes.OK:
-        return answer.content
-    raise read_refusal(answer.content) or UnreachableError(
-        f"{federation.address} answered with HTTP {answer.status_code}", next_step="the server's log says more"
-    )
+        pair.check(directory, federation, until)
+    except FedsiteError:
+        return False
+    return True
 
 
 def _key(path: Path, load: Callable[[Path], K], generate: Callable[[], K]) -> K:

@@ -50,6 +50,10 @@ class _FleetClient(FleetHttpClient):
         self._client.close()
         self._client: httpx.Client = http
 
+    def use(self, http: httpx.Client) -> None:
+        """Send the next requests with another client."""
+        self._client = http
+
 
 class Connection:
     """One site's HTTPS connections to its federation."""
@@ -69,6 +73,7 @@ class Connection:
         self.node_key = node_key
         self.node_id = node_id
         self._http = http_client(federation.host, tls, federation.port)
+        self._before: httpx.Client | None = None  # a heartbeat may still be under way on it
         self._base = f"https://{federation.address}"
         self._wait = _WaitInterceptor()
         self.fleet = _FleetClient(
@@ -114,9 +119,21 @@ class Connection:
                 parts.append(part)
         return b"".join(parts)
 
+    def use(self, tls: ssl.SSLContext, expires: datetime) -> None:
+        """Make connections with another certificate from the next request on; what is under way ends as it began."""
+        self._close_before()
+        self._before, self._http = self._http, http_client(self.federation.host, tls, self.federation.port)
+        self.fleet.use(self._http)
+        self.expires = expires
+
     def close(self) -> None:
         """Close every connection."""
+        self._close_before()
         self._http.close()
+
+    def _close_before(self) -> None:
+        if self._before is not None:
+            self._before.close()
 
 
 def http_client(host: str, tls: ssl.SSLContext, port: int = 443) -> httpx.Client:

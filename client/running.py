@@ -39,11 +39,14 @@ def run(directory: Path, rules: SettingsFile) -> int:
 def _run(directory: Path, rules: SettingsFile) -> int:
     from fedsite.client import enrolment, local_serving
     from fedsite.client.flower_fleet import FleetLink, poll_delay
+    from fedsite.client.renewal import CertificateRenewal
 
     board = Board(pid=os.getpid())
     # First of all: whoever binds a socket for its owner alone must not have other threads yet.
     api = local_serving.start(directory, rules.current(), board)
-    link = FleetLink(enrolment.open_connection(directory))
+    connection = enrolment.open_connection(directory)
+    link = FleetLink(connection)
+    renewal = CertificateRenewal(directory, lambda: enrolment.use_new_pair(connection, directory))
     parts = assembly.assemble(directory, rules, lambda path, limit: link.fetch(path, limit=limit))
     state = directory / assembly.STATE
     constant = {"pid": os.getpid(), "since": board.look()[1].since}
@@ -62,6 +65,7 @@ def _run(directory: Path, rules: SettingsFile) -> int:
         delay=poll_delay,
         unsent=Unsent(parts.outbox),
         report=report,
+        between=renewal.when_due,
     )
     received: list[int] = []
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from fedsite.client import pair
 from fedsite.protocol import documents, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 from fedsite.protocol.federation import Federation
@@ -61,7 +62,8 @@ def load(directory: Path) -> Site:
         name=str(known.get("name") or key.public.id[:8]),
         federation=federation,
         key=key,
-        certificate_expires=str(known.get("expires") or ""),
+        # A renewal that was cut short may not have told site.json yet: the certificate itself knows.
+        certificate_expires=pair.expires(directory) or str(known.get("expires") or ""),
     )
 
 

@@ -107,21 +107,12 @@ def issue_site(authority: Authority, request: str, site_id: str, now: datetime, 
         DocumentError: the site id is malformed.
     """
     ids.id_bytes(site_id)
-    public = _requested_key(request)
+    public = requested_key(request)
     issuer = load(authority.certificate)
     builder = _builder(_name(site_id, _organisation(issuer)), issuer.subject, public, now, days)
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_URI + site_id)])
     builder = _leaf(builder, issuer, ExtendedKeyUsageOID.CLIENT_AUTH).add_extension(names, critical=False)
     return _pem(builder.sign(authority.key.private, hashes.SHA256()))
-
-
-def check_request(request: str) -> None:
-    """Check a request (PEM) before anything is done for it.
-
-    Raises:
-        TrustError: not a request for a P-256 key, or its signature is wrong.
-    """
-    _requested_key(request)
 
 
 def load(data: str | bytes) -> x509.Certificate:
@@ -159,13 +150,20 @@ def fingerprint(data: str | bytes) -> str:
     return hashlib.sha256(der(data)).hexdigest()
 
 
-def same_key(first: str | bytes, second: str | bytes) -> bool:
-    """Whether two certificates are for one key.
+def dates(data: str | bytes) -> tuple[datetime, datetime]:
+    """From when to when a certificate holds, UTC; raises as `load`."""
+    found = load(data)
+    return found.not_valid_before_utc, found.not_valid_after_utc
+
+
+def same_key(data: str | bytes, other: str | bytes | TlsKey) -> bool:
+    """Whether a certificate is for this key, or for that of another certificate.
 
     Raises:
-        TrustError: one of them is no certificate.
+        TrustError: no certificate.
     """
-    return bool(load(first).public_key() == load(second).public_key())
+    theirs = other.private.public_key() if isinstance(other, TlsKey) else load(other).public_key()
+    return bool(load(data).public_key() == theirs)
 
 
 def site_id_of(data: str | bytes) -> str:
@@ -225,7 +223,12 @@ def check(data: str | bytes, federation: Federation, now: datetime, *, role: Rol
     )
 
 
-def _requested_key(request: str) -> ec.EllipticCurvePublicKey:
+def requested_key(request: str) -> ec.EllipticCurvePublicKey:
+    """The key that a certificate is asked for.
+
+    Raises:
+        TrustError: not a PEM request for a P-256 key, or not signed by that key.
+    """
     try:
         found = x509.load_pem_x509_csr(request.encode("utf-8", "replace"))
         signed = found.is_signature_valid

@@ -143,7 +143,7 @@ class NodeKey:
             StorageError: the file cannot be read.
             TrustError: others can read it, or it is not a P-384 key.
         """
-        return cls(_load_ec(path, ec.SECP384R1))
+        return cls(_load_ec(read_secret(path), str(path), ec.SECP384R1))
 
     def save(self, path: Path) -> None:
         """Write an OpenSSH file, mode 0600: `flower-supernode` reads the same.
@@ -184,16 +184,29 @@ class TlsKey:
             StorageError: the file cannot be read.
             TrustError: others can read it, or it is not a P-256 key.
         """
-        return cls(_load_ec(path, ec.SECP256R1))
+        return cls(_load_ec(read_secret(path), str(path), ec.SECP256R1))
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> TlsKey:
+        """Read PEM text; `where` names it in messages.
+
+        Raises:
+            TrustError: it is not a P-256 key.
+        """
+        return cls(_load_ec(data, where, ec.SECP256R1))
+
+    @property
+    def pem(self) -> bytes:
+        """PEM text, as `ssl.SSLContext.load_cert_chain` reads it: the secret itself."""
+        return self.private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, _PLAIN)
 
     def save(self, path: Path) -> None:
-        """Write a PEM file, mode 0600, as `ssl.SSLContext.load_cert_chain` reads it.
+        """Write a PEM file, mode 0600.
 
         Raises:
             StorageError: the disk is full or read-only.
         """
-        pem = self.private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, _PLAIN)
-        storage.write_atomic(path, pem)
+        storage.write_atomic(path, self.pem)
 
 
 def check_node_key(pem: bytes) -> bytes:
@@ -242,10 +255,10 @@ def load_private(data: bytes, where: str) -> object:
         ) from None
 
 
-def _load_ec(path: Path, curve: type[ec.EllipticCurve]) -> ec.EllipticCurvePrivateKey:
-    key = load_private(read_secret(path), str(path))
+def _load_ec(data: bytes, where: str, curve: type[ec.EllipticCurve]) -> ec.EllipticCurvePrivateKey:
+    key = load_private(data, where)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, curve):
-        raise TrustError(f"{path} holds a {type(key).__name__}", allowed=f"an EC private key on {curve.name}")
+        raise TrustError(f"{where} holds a {type(key).__name__}", allowed=f"an EC private key on {curve.name}")
     return key
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedsite.client.enrolment import Joined
 
 SCHEMA = "fedsite.joined/1"
 
@@ -28,13 +31,21 @@ def join(
         str | None,
         typer.Option(help="Name of this site; by default the token's label, else the host's name."),
     ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="The federation's fingerprint, as you were told it by another way; compared first of all."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Join a federation with a single-use token from the central team (fedsite token create)."""
-    from fedsite.client import enrolment, settings
+    from fedsite.client import audit_log, enrolment, settings
 
-    text = read_token(token)
-    joined = enrolment.join(text, settings.state_directory(), name=name)
+    directory = settings.state_directory()
+    joined = None if token or os.environ.get("FEDSITE_TOKEN") else _known(directory, name, fingerprint)
+    joined = joined or enrolment.join(read_token(token), directory, name=name, fingerprint=fingerprint)
+    if not joined.already:
+        facts = {"federation": joined.federation.id, "name": joined.name, "replaces": joined.replaces}
+        audit_log.record(directory, "joined", {**facts, "certificate_expires": joined.certificate_expires})
     value = {
         "schema": SCHEMA,
         "site_id": joined.site_id,
@@ -43,15 +54,38 @@ def join(
             "id": joined.federation.id,
             "name": joined.federation.name,
             "address": joined.federation.address,
+            "fingerprint": joined.federation.fingerprint,
         },
         "certificate_expires": joined.certificate_expires,
         "already": joined.already,
+        "replaces": joined.replaces,
     }
     output.emit(value, json)
-    if not json:
+    if json:
+        return
+    if joined.replaces:
         output.say(
-            "this host had joined already; nothing was changed" if joined.already else "joined; next: fedsite up"
+            f"this host took the place of the lost {joined.name}; what that one spent of the privacy budget is not "
+            f"known here: put its budget.db into {directory} from a backup, or lower policy.epsilon_max by it"
         )
+    output.say("this host had joined already; nothing was changed" if joined.already else "joined; next: fedsite up")
+    if fingerprint is None and not joined.already:
+        output.say(
+            "compare the federation's fingerprint with what the central team told you; if it differs: fedsite leave"
+        )
+
+
+def _known(directory: Path, name: str | None, fingerprint: str | None) -> Joined | None:
+    """What an earlier join left, for a `fedsite join` without a token: there is nothing to ask for."""
+    from fedsite.client import enrolment
+    from fedsite.protocol.federation import check_fingerprint
+
+    joined = enrolment.load_joined(directory)
+    if joined is None or name not in (None, joined.name):
+        return None
+    if fingerprint is not None:
+        check_fingerprint(fingerprint, joined.federation.digest)
+    return joined
 
 
 def read_token(given: str | None) -> str:

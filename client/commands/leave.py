@@ -1,4 +1,4 @@
-"""`fedsite leave`: forgets the federation; the budget stays, because what was spent stays spent."""
+"""`fedsite leave`: has the server revoke this site where it answers, and forgets the federation; the budget stays."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SCHEMA = "fedsite.left/1"
 _FILES = (
     "site.json",
     "site.signed.json",
-    "site.crt",
     "ca.crt",
+    "tls.pem",
     "tls.key",
     "node.key",
     "identity.key",
@@ -35,7 +35,10 @@ def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Leave the federation: this site's keys, certificate and releases are deleted here; the privacy budget stays."""
+    """Leave the federation: the server revokes this site, and its keys, certificate and releases are deleted here.
+
+    The privacy budget stays: what was spent stays spent.
+    """
     import shutil
 
     from fedsite.client import assembly, settings
@@ -43,20 +46,53 @@ def leave(
 
     directory = settings.state_directory()
     if not (directory / "site.json").exists():
-        output.emit({"schema": SCHEMA, "left": False}, json)
+        output.emit({"schema": SCHEMA, "left": False, "revoked": False}, json)
         output.say("this host has not joined a federation; nothing was changed")
         return
     with assembly.only_one(directory):
         if not yes and not _confirmed(directory):
             raise ConfigError("not confirmed; nothing was changed", allowed="y", next_step="fedsite leave --yes")
+        # First of all: afterwards nobody here has the keys to say it with.
+        unwritten = _unwritten(directory)
+        untold = _untold(directory)
         with storage_errors(directory):
             # site.json first: a leave that is interrupted leaves a host that has not joined.
             for name in _FILES:
                 (directory / name).unlink(missing_ok=True)
             for name in _FOLDERS:
                 shutil.rmtree(directory / name, ignore_errors=True)
-    output.emit({"schema": SCHEMA, "left": True}, json)
-    output.say("left; ask the central team to revoke this site: fedsite sites revoke NAME")
+    output.emit({"schema": SCHEMA, "left": True, "revoked": not untold}, json)
+    if unwritten:
+        output.say(f"the audit log does not say so: {unwritten}")
+    if untold:
+        output.say(f"the server was not told: {untold}")
+        output.say("left; ask the central team to revoke this site: fedsite sites revoke NAME")
+    else:
+        output.say("left; the server has revoked this site")
+
+
+def _untold(directory: Path) -> str:
+    """Why the server could not be told; empty when it was. Leaving does not depend on it."""
+    from fedsite.client import renewal
+    from fedsite.protocol.errors import FedsiteError
+
+    try:
+        renewal.tell_left(directory)
+    except FedsiteError as error:
+        return error.found
+    return ""
+
+
+def _unwritten(directory: Path) -> str:
+    """Why the audit log could not be told; empty when it was. It stays here, and leaving does not depend on it."""
+    from fedsite.client import audit_log
+    from fedsite.protocol.errors import FedsiteError
+
+    try:
+        audit_log.record(directory, "left", {})
+    except FedsiteError as error:
+        return error.found
+    return ""
 
 
 def _confirmed(directory: Path) -> bool:

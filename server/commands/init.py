@@ -44,6 +44,7 @@ def init(
             "id": federation.id,
             "name": federation.name,
             "address": federation.address,
+            "fingerprint": federation.fingerprint,
             "directory": str(home.path),
             "already": existed,
         },

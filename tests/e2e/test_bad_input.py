@@ -84,8 +84,7 @@ def test_an_agent_with_the_certificate_of_another_federation(federation: Federat
     home = tmp_path / "site-home"
     shutil.copytree(federation.site_home("alpha"), home)
     # The foreign authority's own certificate stands in for any that it could issue.
-    (home / "site" / "site.crt").write_bytes(other.tls_certificate.read_bytes())
-    shutil.copy2(other.tls_key, home / "site" / "tls.key")
+    (home / "site" / "tls.pem").write_bytes(other.tls_key.read_bytes() + other.tls_certificate.read_bytes())
     agent = federation.popen("up", home=home)
     try:
         code = agent.wait(timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.enrolment import join
-from fedsite.protocol import instants, tokens
+from fedsite.client import pair
+from fedsite.client.enrolment import join, open_connection, use_new_pair
+from fedsite.client.flower_fleet import FleetLink
+from fedsite.client.renewal import CertificateRenewal
+from fedsite.protocol import certificates, instants, tokens
 from fedsite.protocol.errors import FedsiteError, TrustError
+from fedsite.protocol.keys import TlsKey
 from fedsite.server import home as homes
+from fedsite.server.fleet import Fleet
+from fedsite.server.fleet_file import Superseded
 
 
 def test_a_second_server_and_a_taken_port_are_named(federation: Any, federations: Any, tmp_path: Path) -> None:
@@ -84,3 +91,92 @@ def test_an_unreachable_server_is_exit_5(federation: Any, federations: Any, tmp_
     done = federation.cli("join", "-", home=tmp_path / "site", stdin=token + "\n")
     assert done.code == 5
     assert address in done.stderr
+
+
+def _aged(federation: Any, name: str, days: int) -> None:
+    """Give an enrolled site a certificate that was issued so many days ago; the server must be down."""
+    directory, home = federation.site_state(name), homes.ServerHome(federation.state)
+    key, now = TlsKey.generate(), instants.now()
+    fleet = Fleet(home.database)
+    known = fleet.find(name)
+    request = certificates.make_request(key, known.site_id)
+    issued = now - timedelta(days=days)
+    text = certificates.issue_site(home.load_keys().authority, request, known.site_id, issued)
+    site = dataclasses.replace(known, certificate=certificates.der(text), expires=certificates.dates(text)[1])
+    earlier = Superseded(certificate=known.certificate, expires=now, stated=instants.text(issued))
+    fleet.renew(site, earlier)
+    fleet.close()
+    pair.save(directory, key, text)
+
+
+def test_an_agent_renews_its_certificate_by_itself_and_goes_on(federations: Any, tmp_path: Path) -> None:
+    with federations.Federation(tmp_path) as running:
+        running.join_site("alpha")
+        running.stop()
+        _aged(running, "alpha", 80)
+        old = pair.certificate(running.site_state("alpha"))
+        running.start()
+        agent = running.start_agent("alpha")
+        running.wait_online("alpha")
+        until = time.monotonic() + 60
+        while pair.certificate(running.site_state("alpha")) == old:
+            assert time.monotonic() < until, running.log("alpha", "server")
+            time.sleep(0.2)
+        shown = running.cli("sites", "show", "alpha", "--json").value
+        assert shown["certificate_expires"] == pair.expires(running.site_state("alpha"))
+        assert shown["state"] == "online"
+        told = running.cli("status", "--json", home=running.site_home("alpha")).value
+        assert told["certificate"]["expires"] == shown["certificate_expires"]
+        # The agent itself has no connection under the old certificate any more: it may end now.
+        running.agents.clear()
+        assert federations.end(agent) == 0
+
+
+def test_a_link_goes_over_to_the_new_certificate_without_losing_a_call(federation: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "site"
+    join(federation.token(), directory, name="renewing")
+    first = pair.certificate(directory)
+    connection = open_connection(directory)
+    renewal = CertificateRenewal(directory, lambda: use_new_pair(connection, directory))
+    with FleetLink(connection) as link:
+        link.activate()
+        for _ in range(2):
+            renewal.renew()
+            assert renewal.problem is None
+            assert link.pull(wait_s=0) is None
+            time.sleep(1.1)  # a statement has to be newer than the last one, in whole seconds
+        # Two certificates are in force at most: the first is not, so the link is on one of the others.
+        kept = pair.certificate(directory)
+        key = (directory / pair.FILE).read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]
+        (directory / pair.FILE).write_bytes(key + first.encode())
+        with pytest.raises(TrustError, match="do not fit"):
+            open_connection(directory)
+        (directory / pair.FILE).write_bytes(key + kept.encode())
+        assert link.pull(wait_s=0) is None
+    known = Fleet(homes.ServerHome(federation.state).database)
+    assert known.by_certificate(certificates.der(first)) is None
+    known.close()
+
+
+def test_a_lost_host_is_replaced_and_a_host_leaves_by_itself(federation: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    done = federation.cli("join", "-", "--name", "plant", home=first, stdin=federation.token() + "\n")
+    assert done.code == 0, done.stderr
+    made = federation.cli("token", "create", "--replaces", "plant", "--json").value
+    (first / "site" / "tls.pem").rename(tmp_path / "backup.pem")  # the disk is gone
+    told = federation.cli(
+        "join", "-", "--fingerprint", made["fingerprint"], "--json", home=second, stdin=made["token"] + "\n"
+    )
+    assert (told.code, told.value["name"], told.value["replaces"]) == (0, "plant", True), told.stderr
+    # A backup of the disk is of no use to anybody.
+    (tmp_path / "backup.pem").rename(first / "site" / "tls.pem")
+    lost = federation.cli("up", home=first)
+    assert lost.code == 4, lost.stderr
+    assert federation.cli("leave", "--yes", "--json", home=first).value == {
+        "schema": "fedsite.left/1",
+        "left": True,
+        "revoked": False,
+    }
+    assert federation.cli("leave", "--yes", "--json", home=second).value["revoked"] is True
+    listed = federation.cli("sites", "list", "--json").value["sites"]
+    assert [site["state"] for site in listed if site["name"] == "plant"] == ["revoked", "revoked"]

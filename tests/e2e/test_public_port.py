@@ -56,7 +56,7 @@ def _federation(running: Any) -> Federation:
 def _http(running: Any, site: str | None, node_key: str | None = None) -> httpx.Client:
     """A client with the certificate of `site`, that names the node key of another one in Flower's header."""
     state = running.site_state(site) if site else None
-    files = (str(state / "site.crt"), str(state / "tls.key")) if state else (None, None)
+    files = (str(state / "tls.pem"),) if state else ()
     headers = dict(PROTOBUF)
     if node_key:
         key = NodeKey.load(running.site_state(node_key) / "node.key").public_pem
@@ -105,7 +105,7 @@ def test_another_sites_certificate_is_refused(federation: Any) -> None:
     # The whole link, with beta's signing key and node id, over a connection with alpha's certificate.
     beta = open_connection(federation.site_state("beta"))
     alpha = federation.site_state("alpha")
-    tls = site_tls(_federation(federation), str(alpha / "site.crt"), str(alpha / "tls.key"))
+    tls = site_tls(_federation(federation), str(alpha / "tls.pem"))
     link = FleetLink(Connection(_federation(federation), tls=tls, node_key=beta.node_key, node_id=beta.node_id))
     with pytest.raises(TrustError):
         link.activate()
