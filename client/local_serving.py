@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from fedsite.protocol.errors import FedsiteError
 _log = logging.getLogger(__name__)
 
 
-def start(directory: Path, settings: Settings, board: Board) -> LocalApi | None:
-    """Listen on the site's socket; None where there can be none, which is logged: the site's work does not need it.
+@contextmanager
+def serving(directory: Path, settings: Settings, board: Board) -> Iterator[Path | None]:
+    """Listen on the site's socket, whose path it gives; None where there can be none, which is logged.
 
     Args:
         directory: the site's state directory; the caller holds its lock.
@@ -36,6 +38,7 @@ def start(directory: Path, settings: Settings, board: Board) -> LocalApi | None:
         return overview.value(who, facts, overview.findings(facts))
 
     allowed = settings.agent.worker_memory
+    api: LocalApi | None = None
     try:
         calls = Calls(
             directory=directory,
@@ -47,6 +50,10 @@ def start(directory: Path, settings: Settings, board: Board) -> LocalApi | None:
         api = LocalApi(local_socket.prepare(directory), calls)
         api.start()
     except FedsiteError as error:
+        api = None
         _log.warning("no local API: %s", error)
-        return None
-    return api
+    try:
+        yield None if api is None else api.path
+    finally:
+        if api is not None:
+            api.close()

@@ -29,29 +29,31 @@ def run(directory: Path, rules: SettingsFile) -> int:
         ConfigError: this host has not joined, its settings are wrong, or an agent runs already.
         TrustError: the server is not this federation's, or has revoked this site.
     """
+    from fedsite.client import local_serving
+
     settings = rules.current()
     site.load(directory)
     with assembly.only_one(directory):
         _log_to_stderr(settings.agent.log)
-        return _run(directory, rules)
+        board = Board(pid=os.getpid())
+        # First of all: whoever binds a socket for its owner alone must not have other threads yet.
+        with local_serving.serving(directory, settings, board) as socket:
+            return _run(directory, rules, board, socket)
 
 
-def _run(directory: Path, rules: SettingsFile) -> int:
-    from fedsite.client import enrolment, local_serving
+def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None) -> int:
+    from fedsite.client import enrolment
     from fedsite.client.flower_fleet import FleetLink, poll_delay
     from fedsite.client.renewal import CertificateRenewal
 
-    board = Board(pid=os.getpid())
-    # First of all: whoever binds a socket for its owner alone must not have other threads yet.
-    api = local_serving.start(directory, rules.current(), board)
     connection = enrolment.open_connection(directory)
     link = FleetLink(connection)
     renewal = CertificateRenewal(directory, lambda: enrolment.use_new_pair(connection, directory))
     parts = assembly.assemble(directory, rules, lambda path, limit: link.fetch(path, limit=limit))
     state = directory / assembly.STATE
     constant = {"pid": os.getpid(), "since": board.look()[1].since}
-    if api is not None:
-        constant["socket"] = str(api.path)
+    if socket is not None:
+        constant["socket"] = str(socket)
     file = StateReport(lambda value: _write(state, value), constant)
 
     def report(told: Mapping[str, Any]) -> None:
@@ -79,8 +81,6 @@ def _run(directory: Path, rules: SettingsFile) -> int:
     try:
         agent.run()
     finally:
-        if api is not None:
-            api.close()
         state.unlink(missing_ok=True)
     return int(ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.OK)
 

@@ -266,7 +266,8 @@ def test_a_socket_that_cannot_be_made_is_told_and_the_agent_does_without(tmp_pat
     (tmp_path / "agent.sock").write_text("in the way")
     with pytest.raises(StorageError, match="no socket at"), LocalAgent(tmp_path):
         pass
-    assert local_serving.start(tmp_path, Settings(), Board(pid=17)) is None
+    with local_serving.serving(tmp_path, Settings(), Board(pid=17)) as path:
+        assert path is None
 
 
 def test_closing_lets_everybody_go_and_takes_the_socket_away() -> None:
