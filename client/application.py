@@ -15,6 +15,7 @@ import typer
 
 from fedsite.client.commands import (
     audit,
+    bugreport,
     data,
     doctor,
     join,
@@ -46,7 +47,22 @@ def build() -> tuple[typer.Typer, dict[str, str]]:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=_HELP)(_options)
-    for module in (join, up, status, doctor, pause, rounds, policy, data, privacy, model, score, audit, leave):
+    for module in (
+        join,
+        up,
+        status,
+        doctor,
+        pause,
+        rounds,
+        policy,
+        data,
+        privacy,
+        model,
+        score,
+        audit,
+        bugreport,
+        leave,
+    ):
         module.register(app)
     missing: dict[str, str] = {}
     for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
