@@ -163,6 +163,10 @@ class Budget:
         with budget_file.guarded(self.path):
             return entries_of(self._rows())
 
+    def mark(self) -> budget_mark.Mark:
+        """Which budget this is, and the number of its last change."""
+        return self._rows().mark
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -224,3 +228,13 @@ class Budget:
             with contextlib.suppress(sqlite3.OperationalError):
                 self._database.execute("ROLLBACK")
             raise
+
+
+def reader(path: Path) -> Budget | None:
+    """A budget to read; None where none was ever made.
+
+    Raises:
+        BudgetError, StorageError: it is damaged, cannot be read, or is gone.
+    """
+    made = path.exists() or budget_mark.path_of(path).exists()
+    return Budget(path, read_only=True) if made else None

@@ -32,7 +32,7 @@ class Entry:
     @property
     def charged(self) -> tuple[Spend, ...]:
         """What counts against the cap: the larger of reserved and spent while the run is open, then what was spent."""
-        return self.spent if self.finished else _larger(self.reserved, self.spent)
+        return self.spent if self.finished else larger(self.reserved, self.spent)
 
     def concerns(self, unit: str, source: str, covered: Covered | None) -> bool:
         """Whether what this run costs counts for `unit` of a source, or of what was found to be covered.
@@ -114,8 +114,8 @@ def steps_of(spends: Sequence[Spend]) -> dict[tuple[float, float], int]:
     return {(spend.noise_multiplier, spend.sampling_rate): spend.steps for spend in merged(spends)}
 
 
-def _larger(reserved: Sequence[Spend], spent: Sequence[Spend]) -> tuple[Spend, ...]:
-    """Per mechanism, the more of the two."""
+def larger(reserved: Sequence[Spend], spent: Sequence[Spend]) -> tuple[Spend, ...]:
+    """Per mechanism, the more of the two: what an open run counts."""
     first, second = steps_of(reserved), steps_of(spent)
     steps = {key: max(first.get(key, 0), second.get(key, 0)) for key in first | second}
     return merged(from_values([[*key, count] for key, count in steps.items()]))

@@ -15,6 +15,7 @@ from typing import Final
 
 from fedsite.telemetry.coverage import EVER, SITE, Coverage, Interval
 
+PURPOSE: Final = "ledger"  # what the key is derived from the site's identity for
 _RECORD: Final = struct.Struct("<16sdd")
 _WHOLE: Final = bytes(16)  # stands for the whole site, which holds every entity
 _APART: Final = ""  # clock of intervals that are on several

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from fedsite.client import approvals, audit_facts, policy, terms
+from fedsite.client import approvals, audit_facts, covered, policy, terms
 from fedsite.client.approvals import Approvals
 from fedsite.client.audit_facts import Audit, Heads, NoHeads
 from fedsite.client.budget import Budget
@@ -97,7 +97,7 @@ class Handler:
             worker=worker,
             budget=budget,
             outbox=outbox,
-            key=site.key.derive("ledger"),
+            key=site.key.derive(covered.PURPOSE),
             clock=clock,
         )
         self._sums = Sums(site, SumStore(outbox, site.key.derive("secagg")), clock)

@@ -137,12 +137,11 @@ def _settings(directory: Path) -> Settings:
 
 def _ledger(directory: Path, settings: Settings | None, counting: Count | None) -> tuple[tuple[Balance, ...], int, int]:
     """Balances, and the numbers of open and finished runs."""
-    from fedsite.client.budget import Budget
+    from fedsite.client.budget import reader
 
-    path = directory / assembly.BUDGET
-    if not path.exists():
+    budget = reader(directory / assembly.BUDGET)
+    if budget is None:
         return (), 0, 0
-    budget = Budget(path, read_only=True)
     try:
         entries = budget.entries()
         unfinished = {entry.run_id for entry in entries if entry.finished is None}  # a run has one for each unit

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fedsite.client import approvals
 from fedsite.client.approvals import Approvals, Decision, Known
-from fedsite.client.budget import Budget
+from fedsite.client.budget import reader
 from fedsite.protocol import audit, audit_lines
 from fedsite.protocol.errors import ConfigError, FedsiteError, PolicyError
 from fedsite.protocol.plan import RoundPlan
@@ -153,10 +153,9 @@ def _ran(directory: Path) -> dict[str, dict[str, Any]]:
 
 def _prices(directory: Path) -> dict[str, dict[str, float | None]]:
     """ε that each run was reserved for, by run and unit."""
-    path = directory / "budget.db"
-    if not path.exists():
+    budget = reader(directory / "budget.db")
+    if budget is None:
         return {}
-    budget = Budget(path, read_only=True)
     try:
         found: dict[str, dict[str, float | None]] = {}
         for entry in budget.entries():

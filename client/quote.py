@@ -7,11 +7,13 @@ spent. The agent asks again once it has seen whose records the run reads, and ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedsite.client import policy, prices
-from fedsite.client.budget import Budget
+from fedsite.client.budget import Budget, reader
+from fedsite.client.covered import Covered
 from fedsite.client.settings import PolicySettings
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.plan import RoundPlan
@@ -51,7 +53,9 @@ class Quote:
         }
 
 
-def quotes(plan: RoundPlan, rules: PolicySettings, path: Path, source: str) -> list[Quote]:
+def quotes(
+    plan: RoundPlan, rules: PolicySettings, path: Path, source: str, covered: Covered | None = None
+) -> list[Quote]:
     """One for each unit the run makes a claim about; none without privacy.
 
     Args:
@@ -59,23 +63,27 @@ def quotes(plan: RoundPlan, rules: PolicySettings, path: Path, source: str) -> l
         rules: the site's.
         path: of the budget, which may not be there yet.
         source: of the data (data.source_id).
+        covered: the records that the data holds, where it has been read; None: those that runs on it have read.
 
     Raises:
         BudgetError: the budget cannot be read. PrivacyError: no accountant can answer.
     """
     if not plan.privacy.units:
         return []
-    budget = Budget(path, read_only=True) if path.exists() else None
+    budget = reader(path)
     try:
-        return [_quote(plan, rules, budget, source, unit) for unit in plan.privacy.units]
+        return [_quote(plan, rules, budget, source, unit, covered) for unit in plan.privacy.units]
     finally:
         if budget is not None:
             budget.close()
 
 
-def _quote(plan: RoundPlan, rules: PolicySettings, budget: Budget | None, source: str, unit: str) -> Quote:
-    spent = [] if budget is None else budget.charged(unit, source, without=plan.run_id)
-    same = [] if budget is None else budget.charged(unit, source, without=plan.run_id, task=plan.task_name)
+def _quote(
+    plan: RoundPlan, rules: PolicySettings, budget: Budget | None, source: str, unit: str, covered: Covered | None
+) -> Quote:
+    charged = None if budget is None else partial(budget.charged, unit, source, without=plan.run_id, covered=covered)
+    spent = [] if charged is None else charged()
+    same = [] if charged is None else charged(task=plan.task_name)
     of_task = None if rules.epsilon_task is None else same
     cost = prices.cost(plan, unit, delta=rules.delta, spent=spent, of_task=of_task)
     refused = []

@@ -1,8 +1,7 @@
-"""`fedsite privacy`: what every run has cost this site's data, and what is left."""
+"""`fedsite privacy`: what every run has cost this site's data, what is left, what another one would cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +12,12 @@ from fedsite.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedsite.client.budget_entries import Entry
-    from fedsite.privacy.accounting import Spend
+    from fedsite.client.budget_mark import Mark
+    from fedsite.client.settings import Settings
 
-SCHEMA = "fedsite.privacy/1"
+FORECAST = "fedsite.privacy-forecast/1"
+EXPORTED = "fedsite.ledger-exported/1"
+VERIFIED = "fedsite.ledger-verified/1"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,30 +30,103 @@ def privacy(
         str | None,
         typer.Option(metavar="RUN", help="Close a run the server never ended: what it did not spend is free."),
     ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="PLAN.json", help="What this run would cost, and the balance after it.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the whole ledger to a file, signed by this site.")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check an exported ledger; needs nothing but the file.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
-    """Show ε spent by run, unit and data source, and the site's cap; units are never added up."""
-    from fedsite.client import assembly, settings
-    from fedsite.client.budget import Budget
+    """Show ε spent by run, task, unit and data source, and what is left; units are never added up."""
+    from fedsite.client import ledger, settings
 
+    if sum(option is not None for option in (close, plan, export, verify)) > 1:
+        raise ConfigError("several things at once", allowed="one of --close, --plan, --export, --verify")
     directory = settings.state_directory()
-    rules = settings.load(directory).policy
-    if close is not None:
-        _close(directory, close)
-    path = directory / assembly.BUDGET
-    entries: list[Entry] = []
-    if path.exists():
-        budget = Budget(path, read_only=True)
-        entries = budget.entries()
+    if verify is not None:
+        output.emit(_verified(verify, directory), json)
+        return
+    found = settings.load(directory)
+    if plan is not None:
+        output.emit(_forecast(plan, directory, found), json)
+    elif export is not None:
+        output.emit(_exported(export, directory, found), json)
+    else:
+        if close is not None:
+            _close(directory, close)
+        output.emit(ledger.value(_entries(directory)[0], found.policy), json)
+
+
+def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
+    from fedsite.client import assembly
+    from fedsite.client.budget import reader
+
+    budget = reader(directory / assembly.BUDGET)
+    if budget is None:
+        return [], None
+    try:
+        return budget.entries(), budget.mark()
+    finally:
         budget.close()
-    value = {
-        "schema": SCHEMA,
-        "epsilon_max": rules.epsilon_max,
-        "delta": rules.delta,
-        "sources": [_source(key, entries, rules.epsilon_max, rules.delta) for key in _keys(entries)],
-        "runs": [_run(entry, rules.delta) for entry in entries],
+
+
+def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
+    """What a run would cost the data that is here now: read, so that its records are found under any file name."""
+    from fedsite.client import assembly, covered, data, quote, site
+    from fedsite.client.commands.policy import read_plan
+    from fedsite.client.refusals import plain
+    from fedsite.telemetry import coverage, loading
+    from fedsite.telemetry.errors import TelemetryError
+    from fedsite.telemetry.task import read_task
+
+    plan = read_plan(path)
+    task = read_task(plan.task)
+    where = data.location(found, task)
+    records, unread = None, None
+    if plan.privacy.units and site.joined(directory):
+        try:
+            read = coverage.coverage(task, loading.load_site(task, where))
+            records = covered.hashed(read, site.load(directory).key.derive(covered.PURPOSE))
+        except TelemetryError as error:
+            unread = plain(error)
+    source = data.source_id(task, where)
+    quotes = quote.quotes(plan, found.policy, directory / assembly.BUDGET, source, records)
+    return {
+        "schema": FORECAST,
+        "run_id": plan.run_id,
+        "task": plan.task_name,
+        "plan_hash": plan.hash,
+        "source": source,
+        "allowed": not any(one.refused for one in quotes),
+        "price": [one.plain() for one in quotes],
+        "refused": [plain(error) for one in quotes for error in one.refused],
+        "unread": unread,
     }
-    output.emit(value, json)
+
+
+def _exported(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
+    from fedsite.client import ledger_export, site
+    from fedsite.protocol import instants, storage
+
+    entries, mark = _entries(directory)
+    who = site.load(directory)
+    storage.write_atomic(path, ledger_export.export(who, entries, found.policy, mark, instants.text(instants.now())))
+    return {"schema": EXPORTED, "file": str(path), "site_id": who.id, "runs": len({one.run_id for one in entries})}
+
+
+def _verified(path: Path, directory: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from fedsite.client import ledger_export, site
+    from fedsite.protocol import storage
+
+    verified = ledger_export.verify(storage.read(path, limit=ledger_export.LIMIT))
+    own = site.load(directory).id == verified.site_id if site.joined(directory) else None
+    return {"schema": VERIFIED, "ok": True, **asdict(verified), "own": own}
 
 
 def _close(directory: Path, run_id: str) -> None:
@@ -79,37 +154,3 @@ def _close(directory: Path, run_id: str) -> None:
             budget.finish(run_id, instants.text(instants.now()))
         finally:
             budget.close()
-
-
-def _keys(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    return sorted({(entry.unit, entry.source) for entry in entries})
-
-
-def _source(key: tuple[str, str], entries: Sequence[Entry], cap: float, delta: float) -> dict[str, Any]:
-    """One unit of one data source: what counts against the cap there, open reservations included."""
-    from fedsite.client.budget_entries import overlap
-
-    own = [entry for entry in entries if entry.unit == key[0] and overlap(entry.source, key[1])]
-    charged = _epsilon([spend for entry in own for spend in entry.charged], delta, key[0])
-    return {"source": key[1], "unit": key[0], "epsilon": charged, "left": max(0.0, cap - charged), "runs": len(own)}
-
-
-def _run(entry: Entry, delta: float) -> dict[str, Any]:
-    return {
-        "run_id": entry.run_id,
-        "task": entry.task,
-        "unit": entry.unit,
-        "state": "finished" if entry.finished else "open",
-        "epsilon_spent": _epsilon(entry.spent, delta, entry.unit),
-        "epsilon_reserved": _epsilon(entry.charged, delta, entry.unit),
-        "releases": sum(spend.steps for spend in entry.spent),
-        "created": entry.created,
-    }
-
-
-def _epsilon(spends: Sequence[Spend], delta: float, unit: str) -> float:
-    """Of one unit; noise in sums is accounted for by its own bound."""
-    from fedsite.privacy import accounting, distributed
-    from fedsite.protocol.plan import SITE
-
-    return distributed.equivalent_epsilon(spends, delta) if unit == SITE else accounting.epsilon(spends, delta)
