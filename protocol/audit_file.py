@@ -236,17 +236,19 @@ class AuditFile:
     def _wait(self, handle: int, path: Path) -> None:
         until = time.monotonic() + self._turn_s
         while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise StorageError(
-                        f"another process has held {path} for {self._turn_s:g} s",
-                        allowed="turns that end",
-                        next_step=f"look who holds it: fuser {path}",
-                    ) from None
-                time.sleep(_POLL_S)
+            with storage.storage_errors(path):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    pass
+            if time.monotonic() >= until:
+                raise StorageError(
+                    f"another process has held {path} for {self._turn_s:g} s",
+                    allowed="turns that end",
+                    next_step=f"look who holds it: fuser {path}",
+                )
+            time.sleep(_POLL_S)
 
 
 def _cut(path: Path, size: int) -> None:
@@ -263,5 +265,5 @@ def _part(sequence: int, which: str) -> str:
 
 
 def _told(path: Path) -> dict[str, Any]:
-    data = storage.read(path, limit=audit.MAX_LINE + 1)
+    data = storage.read(path, limit=4 * audit.MAX_LINE)
     return {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -9,7 +9,7 @@ from typing import Final
 from fedsite.protocol import audit, ids, storage
 from fedsite.protocol.audit import Entry
 from fedsite.protocol.audit_check import Line
-from fedsite.protocol.errors import ConfigError, FedsiteError
+from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError
 
 SUFFIX: Final = ".jsonl"
 _TAIL = 1 << 16  # bytes read at once in search of the last line
@@ -22,9 +22,10 @@ def name(sequence: int) -> str:
 
 def files(folder: Path) -> list[Path]:
     """The files of a log, in order."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.stem.isdigit())
+    with storage.storage_errors(folder):
+        if not folder.is_dir():
+            return []
+        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.stem.isdigit())
 
 
 def lines(paths: Sequence[Path]) -> Iterator[Line]:
@@ -43,7 +44,11 @@ def lines(paths: Sequence[Path]) -> Iterator[Line]:
 
 
 def last_line(path: Path, size: int) -> tuple[bytes | None, bytes]:
-    """The last whole line of a file of `size` bytes, without its end, and what stands after it."""
+    """The last whole line of a file of `size` bytes, without its end, and what stands after it.
+
+    Raises:
+        IntegrityError: that is longer than any entry.
+    """
     data, at = b"", size
     with path.open("rb") as file:
         while at > 0 and data.count(b"\n") < 2 and len(data) <= 2 * audit.MAX_LINE:
@@ -52,6 +57,12 @@ def last_line(path: Path, size: int) -> tuple[bytes | None, bytes]:
             file.seek(at)
             data = file.read(step) + data
     whole, end, rest = data.rpartition(b"\n")
+    if at > 0 and not end:
+        raise IntegrityError(
+            f"{path} ends with a line longer than any entry",
+            allowed=f"at most {audit.MAX_LINE} bytes",
+            next_step=f"keep {path.parent} for whoever looks into it and move it away, and a new log begins",
+        )
     return (whole.rpartition(b"\n")[2], rest) if end else (None, rest)
 
 

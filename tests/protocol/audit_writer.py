@@ -19,7 +19,7 @@ from fedsite.protocol.audit_file import AuditFile
 from tests.protocol.conftest import NOW, key_of
 
 CALLS = ("write", "fsync", "ftruncate", "replace", "unlink")
-ENTRIES = 9
+ENTRIES = 6
 
 
 def live(folder: Path, number: int, end: str) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedsite.protocol import audit, audit_check, audit_lines, storage
+from fedsite.protocol import audit, audit_check, audit_lines, audit_logs, storage
 from fedsite.protocol.audit_check import HeldHead, Verdict
 from fedsite.protocol.audit_file import AuditFile
 from fedsite.protocol.errors import IntegrityError, StorageError
@@ -200,7 +202,7 @@ def test_a_writer_killed_at_any_write_loses_nothing_it_had_promised(
         checked(folder)
         if not died:
             break
-    assert call > 30
+    assert call > 20
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -216,3 +218,40 @@ def test_the_mending_of_a_torn_line_may_be_killed_too(
         writer(folder, call, end)
         checked(folder)
         assert any(part.read_bytes() == b'{"torn' for part in (folder / KEY.public.id).glob("*.part"))
+
+
+@given(data=st.binary(max_size=300))
+def test_whatever_lies_in_a_file_is_a_verdict_and_never_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    log(folder).append("did", {})
+    (path,) = audit_lines.files(folder / KEY.public.id)
+    good = path.read_bytes()
+    path.write_bytes(good + data)
+    (checked,) = audit_logs.check([folder])
+    assert checked.verdict.ok == (not data)
+    path.write_bytes(data)
+    (checked,) = audit_logs.check([folder])
+    assert checked.verdict.ok == (not data)
+
+
+def test_a_line_longer_than_any_entry_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "MAX_LINE", 4000)
+    monkeypatch.setattr(audit_lines, "_TAIL", 100)
+    log(tmp_path).append("did", {})
+    (path,) = audit_lines.files(tmp_path / KEY.public.id)
+    with path.open("ab") as file:
+        file.write(b"x" * 20_000)
+    with pytest.raises(IntegrityError, match="longer than any entry"):
+        log(tmp_path).append("did", {})
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def none(*_given: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fedsite.protocol.audit_file.fcntl.flock", none)
+    with pytest.raises(StorageError, match=os.strerror(number)):
+        log(tmp_path).append("did", {})
