@@ -183,8 +183,8 @@ def load_joined(directory: Path) -> Joined | None:
     """
     if not (directory / "site.json").exists():
         return None
-    state = documents.document(storage.read(directory / "site.json"), STATE_SCHEMA)
     try:
+        state = documents.document(storage.read(directory / "site.json"), STATE_SCHEMA)
         return Joined(
             site_id=str(state["site_id"]),
             name=str(state["name"]),
@@ -193,9 +193,10 @@ def load_joined(directory: Path) -> Joined | None:
             certificate_expires=pair.expires(directory) or str(state["expires"]),
             already=True,
         )
-    except (KeyError, ValueError):
+    except (DocumentError, KeyError, ValueError):
         raise DocumentError(
-            f"{directory / 'site.json'} is damaged", next_step="fedsite leave, then join again with a new token"
+            f"{directory / 'site.json'} is damaged, or federation.json beside it",
+            next_step="restore both from a backup, or: fedsite leave, then fedsite join",
         ) from None
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from fedsite.client import pair
 from fedsite.protocol import documents, storage
-from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError, TrustError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
 
@@ -57,6 +57,12 @@ def load(directory: Path) -> Site:
     value = _read(directory / SITE, documents.parse)
     key = SigningKey.load(directory / IDENTITY)
     known = value if isinstance(value, dict) else {}
+    if known.get("site_id") != key.public.id:
+        raise TrustError(
+            f"{directory / IDENTITY} is not the key that {directory / SITE} is about",
+            allowed="the two files of one join",
+            next_step="restore both from one backup, or: fedsite leave, then fedsite join",
+        )
     return Site(
         directory=directory,
         name=str(known.get("name") or key.public.id[:8]),

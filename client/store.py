@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedsite.client.kept import checked, damaged, decode, encode, keep
+from fedsite.client.kept import checked, decode, encode, keep
 from fedsite.protocol import audit, documents, ids, messages
 from fedsite.protocol.errors import DocumentError, RefusalCode, TrustError
 from fedsite.protocol.messages import NEXT, Frame, Header
@@ -116,7 +116,7 @@ class Outbox:
         if dropped := held[:-KEEP_REPLIES]:
             closed = _closed(folder)
             closed[kind] = max(dropped[-1][0], closed.get(kind, [0, 0]))
-            write_atomic(folder / _CLOSED, documents.canonical(closed))
+            keep(folder / _CLOSED, documents.canonical(closed))
         for _, path in dropped:
             path.unlink(missing_ok=True)
         for path in folder.glob("*.values"):
@@ -157,7 +157,7 @@ class Outbox:
         if not old:
             return
         floor = max(self._floor(), *(folder.name for folder in old))
-        write_atomic(self.directory / _FLOOR, floor.encode("ascii"))
+        keep(self.directory / _FLOOR, floor.encode("ascii"))
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -167,12 +167,7 @@ class Outbox:
 
     def _floor(self) -> str:
         path = self.directory / _FLOOR
-        if not path.exists():
-            return ""
-        floor = path.read_bytes().decode("ascii", errors="replace")
-        if not _is_run(floor):
-            raise damaged(path)
-        return floor
+        return checked(path).decode("ascii") if path.exists() else ""
 
     def folder(self, run_id: str) -> Path:
         """Where everything kept of a run lies, and what goes with it; not made here.
@@ -238,14 +233,7 @@ def _position(path: Path) -> list[int]:
 
 def _closed(folder: Path) -> dict[str, list[int]]:
     path = folder / _CLOSED
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-        found = {str(kind): [int(attempt), int(number)] for kind, (attempt, number) in value.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise damaged(path) from None
-    return found
+    return dict(json.loads(checked(path))) if path.exists() else {}
 
 
 def _heard(folder: Path) -> float:

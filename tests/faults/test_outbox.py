@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from fedsite.protocol import documents
+from fedsite.protocol.errors import ExitCode
 from tests.e2e import leftovers
 from tests.e2e.federation import end, free_port
 from tests.e2e.toy_federation import LONGEST_S, Toys, Watch
@@ -84,6 +86,43 @@ def answered(toys: Toys, run: str) -> None:
     until(lambda: list(folder.glob("000001-train-*.reply")))
 
 
+@contextlib.contextmanager
+def limited(toys: Toys, *limit: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Carl's agent under a limit, and where its words go: through a pipe, a full disk takes none."""
+    home = toys.site_home("carl")
+    log = home / f"{limit[0]}.txt"
+    words = [sys.executable, LIMITED, *limit, "up"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEDSITE_HOME": str(home)}
+    with log.open("w") as sink, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=sink) as copy:
+        assert copy.stdin is not None
+        agent = subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=copy.stdin, stderr=copy.stdin,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield agent, log
+        finally:
+            end(agent)  # type: ignore[arg-type]
+            copy.stdin.close()
+
+
+def storage_at(watch: Watch, phase: str) -> bool:
+    """Whether carl said that his disk takes nothing, when he was asked this."""
+    return any(
+        (event["kind"], event.get("phase"), event.get("site"), event.get("code")) == ("reply", phase, "carl", "storage")
+        for event in watch.events
+    )
+
+
+def comes_back(toys: Toys) -> None:
+    """Carl takes part again once his disk is well."""
+    assert entries(toys) == []
+    toys.start_agent("carl")
+    toys.wait_online("anna", "carl")
+    watch = toys.watch(toys.launch("protection=sealed", "rounds.count=1", "rounds.minimum=2"))
+    assert watch.finished()["outcome"] == "completed", (watch.events, toys.log("carl"))
+
+
 def said(toys: Toys) -> str:
     """What carl's agents said."""
     return "".join(path.read_text() for path in toys.site_home("carl").glob("*.stderr"))
@@ -103,7 +142,9 @@ def test_a_link_that_is_cut_while_an_answer_is_made_costs_nothing_when_it_comes_
     until(lambda: not entries(toys))
 
 
-@pytest.mark.parametrize("moment", ["after", "offered", "sent"])
+@pytest.mark.parametrize(
+    "moment", ["after", pytest.param("offered", marks=pytest.mark.slow), pytest.param("sent", marks=pytest.mark.slow)]
+)
 def test_an_agent_killed_between_storing_and_sending_is_heard_once(toys: Toys, relay: Relay, moment: str) -> None:
     carl = toys.restart_recorded("carl", place="train", moment=moment)
     run, watch = launched(toys, "rounds.count=1", "rounds.minimum=2", "rounds.deadline_s=90")
@@ -141,53 +182,54 @@ def test_a_link_that_is_lost_for_the_length_of_a_round_costs_that_round(toys: To
     toys.wait_online("carl")
 
 
-@pytest.mark.parametrize(
-    ("limit", "reason"), [(("full", "1500"), "File too large"), (("readonly", "-"), "Permission denied")]
-)
-def test_a_disk_that_takes_nothing_is_a_refusal_by_name_and_the_site_comes_back(
-    toys: Toys, relay: Relay, limit: tuple[str, str], reason: str
-) -> None:
+@pytest.mark.slow
+def test_a_disk_that_is_full_from_the_start_ends_the_agent_by_name(toys: Toys, relay: Relay) -> None:
     toys.wait_online("anna", "carl")
     end(toys.agents.pop("carl"))
-    home, outbox = toys.site_home("carl"), toys.site_state("carl") / "outbox"
-    folders = [outbox, *(path for path in outbox.iterdir() if path.is_dir())]
-    if limit[0] == "readonly":
-        for folder in folders:
-            folder.chmod(0o500)
-    try:
-        log = home / f"{limit[0]}.txt"
-        words = [sys.executable, LIMITED, *limit, "up"]
-        # A full disk takes no log either: it goes through a pipe.
-        with log.open("w") as sink, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=sink) as copy:
-            assert copy.stdin is not None
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEDSITE_HOME": str(home)}
-            agent = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=copy.stdin, stderr=copy.stdin, text=True,
-                start_new_session=True,
-            )  # fmt: skip
-            try:
-                toys.wait_online("carl")
-                run = toys.launch("protection=sealed", "rounds.count=1", "rounds.minimum=1")
-                watch = toys.watch(run)
-                assert watch.finished()["outcome"] == "completed", watch.events
-            finally:
-                end(agent)
-                copy.stdin.close()
-    finally:
-        for folder in folders:
-            folder.chmod(0o700)
-    prepared = watch.until(lambda event: event["kind"] == "prepared")
-    assert prepared["refused"] == {"carl": "storage"}
-    assert reason in log.read_text()
-    assert "would not survive this process" in log.read_text()
-    assert entries(toys) == []
-
+    with limited(toys, "full", "10") as (agent, log):
+        assert agent.wait(timeout=LONGEST_S) == ExitCode.STORAGE
+    assert "File too large" in log.read_text()
+    assert "next: " in log.read_text()
     toys.start_agent("carl")
-    toys.wait_online("carl")
-    after = toys.watch(toys.launch("protection=sealed", "rounds.count=1", "rounds.minimum=2"))
-    assert after.finished()["outcome"] == "completed", (after.events, toys.log("carl"))
 
 
+def test_an_update_that_the_disk_has_no_room_for_is_a_refusal_by_name(toys: Toys, relay: Relay) -> None:
+    toys.wait_online("anna", "carl")
+    end(toys.agents.pop("carl"))
+    largest = max(path.stat().st_size for path in toys.site_state("carl").rglob("*") if path.is_file())
+    large = "model.options.hidden=[300,300]"  # 370 kB of weights
+    with limited(toys, "full", str(largest + (64 << 10))) as (_, log):
+        toys.wait_online("carl")
+        watch = toys.watch(toys.launch("protection=sealed", "rounds.count=1", "rounds.minimum=1", large))
+        assert watch.finished()["outcome"] == "completed", watch.events
+    assert storage_at(watch, "train")
+    assert "File too large" in log.read_text()
+    comes_back(toys)
+
+
+@pytest.mark.slow
+def test_an_outbox_that_cannot_be_written_is_a_refusal_by_name(toys: Toys, relay: Relay) -> None:
+    toys.wait_online("anna", "carl")
+    end(toys.agents.pop("carl"))
+    outbox = toys.site_state("carl") / "outbox"
+    folders = [outbox, *(path for path in outbox.iterdir() if path.is_dir())]
+    with limited(toys, "readonly", "-") as (_, log):
+        toys.wait_online("carl")
+        for folder in folders:
+            folder.chmod(0o500)  # while the agent runs, as a disk with an error is mounted anew
+        try:
+            watch = toys.watch(toys.launch("protection=sealed", "rounds.count=1", "rounds.minimum=1"))
+            assert watch.finished()["outcome"] == "completed", watch.events
+        finally:
+            for folder in folders:
+                folder.chmod(0o700)
+    assert storage_at(watch, "prepare")
+    assert "Permission denied" in log.read_text()
+    assert "would not survive this process" in log.read_text()
+    comes_back(toys)
+
+
+@pytest.mark.slow
 def test_a_server_restarted_in_a_round_is_found_and_the_answer_it_forgot_is_dropped_by_name(
     toys: Toys, relay: Relay
 ) -> None:
@@ -211,6 +253,7 @@ def test_a_server_restarted_in_a_round_is_found_and_the_answer_it_forgot_is_drop
     assert after.finished()["outcome"] == "completed", (after.events, toys.log("carl"))
 
 
+@pytest.mark.slow
 def test_a_server_set_back_to_a_backup_is_found_again_and_nothing_is_paid_twice(toys: Toys, relay: Relay) -> None:
     private = ("privacy=sample", "privacy.epsilon=1", "rounds.count=1", "rounds.minimum=2", "protection=sealed")
     toys.wait_online("anna", "carl")
