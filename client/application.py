@@ -26,6 +26,7 @@ from fedsite.client.commands import (
     privacy,
     rounds,
     score,
+    service,
     status,
     up,
 )
@@ -60,6 +61,7 @@ def build() -> tuple[typer.Typer, dict[str, str]]:
         model,
         score,
         audit,
+        service,
         bugreport,
         leave,
     ):

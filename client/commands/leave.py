@@ -23,7 +23,8 @@ _FILES = (
     "current",
     "pause.json",
 )
-_FOLDERS = ("outbox", "slots", "contract")
+# What one federation was agreed to is not agreed to for the next.
+_FOLDERS = ("outbox", "slots", "contract", "approvals")
 
 
 def register(app: typer.Typer) -> None:

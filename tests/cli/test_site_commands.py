@@ -231,6 +231,36 @@ def test_two_agents_on_one_directory_are_refused(tmp_path: Path) -> None:
     assert (directory / "site.json").exists()
 
 
+def test_a_unit_for_systemd_has_the_bounds_of_this_sites_settings(tmp_path: Path) -> None:
+    directory = join_on_disk(tmp_path)
+    (directory / "site.yaml").write_text("agent: {worker_memory: 1073741824}\npolicy: {cpu_threads: 3}\n")
+    done = fedsite(tmp_path, "service", "--json")
+    value = json.loads(done.stdout)
+    assert (value["schema"], value["name"]) == ("fedsite.service/1", "fedsite-agent.service")
+    assert "User=plant\nGroup=plant\n" in fedsite(tmp_path, "service", "--user", "plant").stdout
+    for line in ("MemoryMax=1536M", "CPUQuota=400%", f"Environment=FEDSITE_HOME={tmp_path}", "User=fedsite"):
+        assert line in value["unit"].splitlines()
+    refused = fedsite(tmp_path, "service", "--user", "a b")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_joining_again_without_a_token_says_what_is_there(tmp_path: Path) -> None:
+    directory = join_on_disk(tmp_path)
+    state = json.loads((directory / "site.json").read_bytes())
+    (directory / "site.json").write_bytes(
+        documents.canonical({**state, "schema": "fedsite.site-state/1", "node_id": "1"})
+    )
+    told = fedsite(tmp_path, "join", "--json")
+    assert told.returncode == 0, told.stderr
+    value = json.loads(told.stdout)
+    assert (value["already"], value["name"]) == (True, "alpha")
+    same = fedsite(tmp_path, "join", "--fingerprint", value["federation"]["fingerprint"])
+    assert same.returncode == 0
+    other = fedsite(tmp_path, "join", "--fingerprint", "ab" * 32)
+    assert other.returncode == 4
+    assert "not the one you were told" in other.stderr
+
+
 def test_leave_deletes_keys_and_keeps_the_budget(tmp_path: Path) -> None:
     directory = join_on_disk(tmp_path)
     (directory / "budget.db").write_bytes(b"")
@@ -239,7 +269,7 @@ def test_leave_deletes_keys_and_keeps_the_budget(tmp_path: Path) -> None:
     assert "fedsite leave --yes" in unasked.stderr
     assert (directory / "identity.key").exists()
     done = fedsite(tmp_path, "leave", "--yes", "--json")
-    assert json.loads(done.stdout) == {"schema": "fedsite.left/1", "left": True}
+    assert json.loads(done.stdout) == {"schema": "fedsite.left/1", "left": True, "revoked": False}
     assert not (directory / "identity.key").exists()
     assert (directory / "budget.db").exists()
     again = fedsite(tmp_path, "leave", "--yes")
