@@ -13,7 +13,7 @@ from typing import Any, Final
 from fedsite.client import approvals
 from fedsite.client.approvals import Approvals, Decision, Known
 from fedsite.client.budget import reader
-from fedsite.protocol import audit, audit_lines
+from fedsite.protocol import audit, audit_file, audit_lines
 from fedsite.protocol.errors import ConfigError, FedsiteError, PolicyError
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.shape import nearest
@@ -130,7 +130,8 @@ def _bare(run_id: str, ran: Mapping[str, Any], prices: Mapping[str, Any]) -> dic
 def _ran(directory: Path) -> dict[str, dict[str, Any]]:
     """What the audit log says of each run this site took part in."""
     found: dict[str, dict[str, Any]] = {}
-    for line in audit_lines.lines(audit_lines.files(directory / "audit")):
+    every = audit_lines.logs([directory / audit_file.FOLDER]).values()
+    for line in (line for paths in every for line in audit_lines.lines(paths)):
         try:
             entry = audit.read(line.data)
         except FedsiteError:
