@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from fedsite.protocol import output
+from fedsite.protocol.errors import UnreachableError
+
+AGAIN_S = 2.0  # between looks at the files of a site without an agent
+_CLEAR = "\x1b[H\x1b[2J"
 
 
 def register(app: typer.Typer) -> None:
@@ -14,9 +22,24 @@ def register(app: typer.Typer) -> None:
     app.command("status", rich_help_panel="Site operator")(status)
 
 
-def status(json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again whenever it changes, until Ctrl-C.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value; with --watch one line for each.")] = False,
+) -> None:
     """Show agent, certificate, privacy budget, data, model, and what is not well with its remedy."""
-    _show(look(), json)
+    if not watch:
+        _show(look(), json)
+        return
+    last: dict[str, Any] | None = None
+    for value in looks():
+        if _lasting(value) == last:
+            continue
+        last = _lasting(value)
+        if not json and sys.stdout.isatty():
+            sys.stdout.write(_CLEAR)
+        _show(value, json)
 
 
 def look() -> dict[str, Any]:
@@ -31,6 +54,24 @@ def look() -> dict[str, Any]:
     who = site.load(settings.state_directory())
     facts = health_facts.read(who, instants.now())
     return overview.value(who, facts, overview.findings(facts))
+
+
+def looks() -> Iterator[dict[str, Any]]:
+    """The site now and whenever something changed: by the agent where one runs, else from files."""
+    from fedsite.client import local_client, settings
+
+    directory = settings.state_directory()
+    while True:
+        yield look()  # which counts ε that the agent, without the libraries for it, only tells when it is counted
+        with local_client.connect(directory) as agent, contextlib.suppress(UnreachableError):
+            if agent is not None:
+                yield from agent.watch()
+        time.sleep(AGAIN_S)
+
+
+def _lasting(value: dict[str, Any]) -> dict[str, Any]:
+    """What makes a look another one: not how much of a disk or a memory is free just now."""
+    return {**value, "host": None}
 
 
 def _show(value: dict[str, Any], as_json: bool) -> None:

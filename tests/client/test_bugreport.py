@@ -160,7 +160,7 @@ def test_it_still_helps(tmp_path: Path) -> None:
     assert files["known"]["outbox"]["files"] == 2
     assert files["other"] >= 4  # told by number only
     lines = members["logs/worker.log"].decode().splitlines()
-    assert lines[0].startswith("2026-03-01 12:00:00,123 WARNING instruction refused (budget): ·")
+    assert lines[0].startswith("2026-03-01 12:00:00,123 WARNING instruction refused (budget): ")
     assert lines[2] == "Traceback (most recent call last):"
     assert lines[3] == '  File "client/bugreport.py", line 17'
     assert lines[5] == '  File "·", line ·'
