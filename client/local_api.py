@@ -42,6 +42,11 @@ _OPTIONS: Final = (
     ("grpc.max_connection_idle_ms", 600_000),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small message may not become a large one
     ("grpc.so_reuseport", 0),
+    (
+        "grpc.http2.bdp_probe",
+        0,
+    ),  # a fast caller is held up, and does not fill our memory
+    ("grpc.http2.lookahead_bytes", 1 << 16),
 )
 
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from fedsite.client import pause
 from fedsite.client.activity import Activity, Board
-from fedsite.client.local_limits import HEARTBEAT_S
+from fedsite.client.local_limits import HEARTBEAT_S, MAX_MESSAGE
 from fedsite.protocol import instants, local_pb2
 from fedsite.protocol.errors import ConfigError, DocumentError
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 PACE_S: Final = 0.25  # shortest time between two messages of a watch, and age of a look at the site
 MAX_ROUNDS: Final = 1000  # that are told
-MAX_TEXT: Final = 1 << 20  # characters of a `json` field
+MAX_JSON: Final = MAX_MESSAGE * 3 // 4  # bytes of a `json` field
 _STALE_S: Final = 5.0  # after which the site is looked at again though nothing was heard
 T = TypeVar("T", bound=Message)
 Answer = Callable[[Iterator[bytes], Callable[[], bool]], Iterator[Message]]
@@ -128,6 +128,8 @@ class Calls:
         _one(requests, local_pb2.RoundsRequest)
         value = dict(self._rounds())
         value["rounds"] = value["rounds"][-MAX_ROUNDS:]
+        while value["rounds"] and len(_plain(value).encode("utf-8")) > MAX_JSON:
+            value["rounds"] = value["rounds"][(len(value["rounds"]) + 1) // 2 :]
         told = local_pb2.RoundList(json=_text(value))
         for row in value["rounds"]:
             told.rounds.add(
@@ -220,10 +222,17 @@ def _parsed(data: bytes, kind: type[T]) -> T:
 
 
 def _text(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode("utf-8")
-    if len(text) > MAX_TEXT:
-        raise DocumentError(f"a status of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
+    text = _plain(value)
+    size = len(text.encode("utf-8"))
+    if size > MAX_JSON:
+        raise DocumentError(f"an answer of {size} bytes", allowed=f"at most {MAX_JSON}", next_step="see the files")
     return text
+
+
+def _plain(value: Mapping[str, Any]) -> str:
+    """As JSON; a lone surrogate, of a file's name that is no text, is a question mark."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _field(row: Mapping[str, Any], name: str) -> str:

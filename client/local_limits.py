@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 SERVICE: Final = "fedsite.local.v1.Agent"
-MAX_MESSAGE: Final = 4 << 20  # bytes, not compressed
+MAX_MESSAGE: Final = 1 << 20  # bytes, not compressed: what comes stays small beside an idle agent
 MAX_WINDOWS: Final = 1 << 16  # of one message
 MAX_METADATA: Final = 8 << 10  # bytes
 MAX_CONNECTIONS: Final = 16

@@ -6,20 +6,22 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from fedsite.client import local_socket
+from fedsite.client import local_socket, pause
 from fedsite.client.activity import Activity, Board
 from fedsite.client.local_api import LocalApi
 from fedsite.client.local_calls import Calls
 from fedsite.client.local_client import LocalClient
 from fedsite.client.local_limits import SERVICE
-from fedsite.protocol import local_pb2
+from fedsite.protocol import instants, local_pb2
 from fedsite.protocol.errors import DataError
 
 FINDING = {
@@ -60,6 +62,7 @@ class LocalAgent:
     directory: Path
     board: Board = field(default_factory=lambda: Board(pid=17))
     scoring: FakeScoring = field(default_factory=FakeScoring)
+    runs: list[dict[str, Any]] = field(default_factory=lambda: [ROUND])
     failure: Exception | None = None
     looks: int = 0
     api: Any = None
@@ -70,7 +73,7 @@ class LocalAgent:
             directory=self.directory,
             board=self.board,
             status=self.status,
-            rounds=lambda: {"schema": "fedsite.rounds/1", "rounds": [ROUND]},
+            rounds=lambda: {"schema": "fedsite.rounds/1", "rounds": self.runs},
             scoring=self.scoring,
         )
         self.api = LocalApi(local_socket.prepare(self.directory), calls)
@@ -110,6 +113,16 @@ class LocalAgent:
         told = local_pb2.SiteStatus.FromString(self.call("Status", b"")[0])
         return not told.HasField("pause") and json.loads(told.json)["findings"] == [FINDING]
 
+    def as_before(self) -> None:
+        """Wait until no call is left, end what a test has begun, and see that it is well."""
+        until = time.monotonic() + 30.0
+        while self.api.busy and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not self.api.busy
+        self.failure = None
+        pause.end(self.directory, instants.now())
+        assert self.well()
+
     def write(self, data: bytes) -> bytes:
         """Write raw bytes to the socket; returns the beginning of what came back."""
         with socket.socket(socket.AF_UNIX) as raw:
@@ -121,6 +134,17 @@ class LocalAgent:
                 return raw.recv(4096)
             except (BrokenPipeError, ConnectionResetError):
                 return b""
+
+
+@contextmanager
+def listening() -> Iterator[LocalAgent]:
+    """One that listens, in a directory of its own."""
+    directory = short_directory()
+    try:
+        with LocalAgent(directory) as running:
+            yield running
+    finally:
+        drop(directory)
 
 
 def short_directory() -> Path:
