@@ -130,7 +130,8 @@ def _bare(run_id: str, ran: Mapping[str, Any], prices: Mapping[str, Any]) -> dic
 def _ran(directory: Path) -> dict[str, dict[str, Any]]:
     """What the audit log says of each run this site took part in."""
     found: dict[str, dict[str, Any]] = {}
-    every = audit_lines.logs([directory / audit_file.FOLDER]).values()
+    folder = directory / audit_file.FOLDER
+    every = audit_lines.logs([folder]).values() if folder.is_dir() else ()
     for line in (line for paths in every for line in audit_lines.lines(paths)):
         try:
             entry = audit.read(line.data)
