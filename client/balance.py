@@ -11,53 +11,51 @@ import math
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from fedsite.client import ledger
+from fedsite.client.budget_entries import Entry
 from fedsite.client.health_checks import Balance
+from fedsite.privacy.accounting import Spend, merged
 from fedsite.protocol import documents, storage
 from fedsite.protocol.errors import FedsiteError
-from fedsite.protocol.plan import SITE
-
-if TYPE_CHECKING:
-    from fedsite.client.budget import Budget
-    from fedsite.privacy.accounting import Spend
 
 FILE: Final = "epsilon.json"
 SCHEMA: Final = "fedsite.epsilon-cache/1"
 KEPT: Final = 64  # figures
 
-Count = Callable[[Sequence["Spend"], float, str], float]
+Count = Callable[[Sequence[Spend], float, str], float]
 
 
 def count(spends: Sequence[Spend], delta: float, unit: str) -> float:
-    """ε of one unit; noise in sums is accounted for by its own bound.
+    """ε of one unit.
 
     Raises:
         PrivacyError: no accountant can answer. ImportError: none is installed.
     """
-    from fedsite.privacy import accounting, distributed
+    from fedsite.client import prices
 
-    return distributed.equivalent_epsilon(spends, delta) if unit == SITE else accounting.epsilon(spends, delta)
+    return prices.epsilon(spends, delta, unit)
 
 
 def balances(
-    budget: Budget, directory: Path, *, cap: float, delta: float, counting: Count | None = count
+    entries: Sequence[Entry], directory: Path, *, cap: float, delta: float, counting: Count | None = count
 ) -> list[Balance]:
-    """Every unit of every data source in the budget, open reservations counted whole.
+    """Every account of the ledger, as `fedsite privacy` tells them: open reservations count whole.
 
     Args:
-        budget: of the site.
+        entries: of the budget.
         directory: where figures are kept; a place that cannot be written is no reason to fail.
         cap: policy.epsilon_max.
         delta: policy.delta.
         counting: None: only figures that are kept are told.
     """
-    entries = budget.entries()
     kept = _kept(directory)
     found = []
     wanted: dict[str, float] = {}
-    for unit, source in sorted({(entry.unit, entry.source) for entry in entries}):
-        spends = budget.charged(unit, source)
+    for unit, source in ledger.keys(entries):
+        runs = ledger.counted(unit, source, entries)
+        spends = merged(spend for entry in runs for spend in entry.charged)
         key = _key(spends, delta, unit)
         epsilon = kept.get(key)
         if epsilon is None and counting is not None:
@@ -65,8 +63,7 @@ def balances(
                 epsilon = counting(spends, delta, unit)
         if epsilon is not None:
             wanted[key] = epsilon
-        runs = len({entry.run_id for entry in entries if (entry.unit, entry.source) == (unit, source)})
-        found.append(Balance(source=source, unit=unit, epsilon=epsilon, cap=cap, runs=runs))
+        found.append(Balance(source=source, unit=unit, epsilon=epsilon, cap=cap, runs=len(runs)))
     if not wanted.items() <= kept.items():
         _keep(directory, dict(list((kept | wanted).items())[-KEPT:]))
     return found

@@ -148,7 +148,7 @@ def _ledger(directory: Path, settings: Settings | None, counting: Count | None) 
         found: tuple[Balance, ...] = ()
         if settings is not None:
             rules = settings.policy
-            counted = balance.balances(budget, directory, cap=rules.epsilon_max, delta=rules.delta, counting=counting)
+            counted = balance.balances(entries, directory, cap=rules.epsilon_max, delta=rules.delta, counting=counting)
             found = tuple(counted)
         return found, len(unfinished), len({entry.run_id for entry in entries} - unfinished)
     finally:
