@@ -8,6 +8,7 @@ else (365 MB of a fresh worker with 379 MB resident). RLIMIT_AS would count addr
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 
@@ -35,6 +36,12 @@ def limit(size: int) -> None:
     wanted = size if hard == resource.RLIM_INFINITY else min(size, hard)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, wanted))
+
+
+def give_back() -> None:
+    """Return to the system what this process has freed but still holds; nothing where its C library cannot."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def exhausted(error: BaseException | None) -> bool:

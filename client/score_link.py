@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from fedsite.client import memory
 from fedsite.client.local_errors import of_child
 from fedsite.client.local_limits import MAX_WINDOWS
 from fedsite.client.worker_link import WorkerError, WorkerLink
@@ -78,7 +79,8 @@ class ScoreLink:
         """End the process when nobody has scored for long."""
         if self._turn.acquire(blocking=False):
             try:
-                self._worker.close_if_idle()
+                if self._worker.close_if_idle():
+                    memory.give_back()  # what its messages took here
             finally:
                 self._turn.release()
 
