@@ -54,15 +54,13 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
         owner: who we are, for the journal.
     """
     # Flower may start a task twice; whoever comes second has nothing to say to any site.
-    trail = RunTrail(open_log(home), run.run_id)
-    journal = Journal(run.journal_file, run.run_id, audit=trail.mirror)
-    with contextlib.closing(journal), _logging(home.logs, run.run_id):
+    with contextlib.closing(Journal(run.journal_file, run.run_id)) as journal, _logging(home.logs, run.run_id):
         if not journal.claim(epoch, owner):
             _log.warning("run %s: epoch %s is not ours", run.run_id, epoch)
             return False
         with _signals() as told:
             try:
-                _coordinate(grid, home, run, journal, trail, epoch, told)
+                _coordinate(grid, home, run, journal, epoch, told)
             except FedsiteError as error:
                 _log.exception("run %s could not be driven", run.run_id)
                 ending.end(run, journal, "failed", str(error))
@@ -70,19 +68,15 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
 
 
 def _coordinate(
-    grid: Grid,
-    home: ServerHome,
-    run: RunDirectory,
-    journal: Journal,
-    trail: RunTrail,
-    epoch: int,
-    told: threading.Event,
+    grid: Grid, home: ServerHome, run: RunDirectory, journal: Journal, epoch: int, told: threading.Event
 ) -> None:
     from fedsite.server.publication import Publication
     from fedsite.server.release import Signer
 
     plan = run.plan()
     key = home.signing_key()
+    trail = RunTrail(open_log(home), run.run_id)
+    journal.audit = trail.mirror
     link = FlowerLink(forgiving(grid), home.database, reply_bytes=plan.cost.bytes_up)
     coordinator = Coordinator(
         run=run,

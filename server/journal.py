@@ -40,16 +40,10 @@ class Journal:
         IntegrityError: the file is of a newer version, or of another run.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        run_id: str,
-        clock: Callable[[], float] = time.time,
-        audit: Callable[[str, Mapping[str, Any]], None] = lambda kind, fields: None,
-    ) -> None:
-        """Open the file; `audit` is told of each event before it is written, and may raise."""
+    def __init__(self, path: Path, run_id: str, clock: Callable[[], float] = time.time) -> None:
         self._path = path
-        self._audit = audit
+        # Told of each event before it is written; it may raise.
+        self.audit: Callable[[str, Mapping[str, Any]], None] = lambda kind, fields: None
         self._run_id = run_id
         self._clock = clock
         with _storage(path):
@@ -61,7 +55,7 @@ class Journal:
 
     def record(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Append one event and return it; it is on the disk when this returns."""
-        self._audit(kind, fields)
+        self.audit(kind, fields)
         return self.record_all([self.draft(kind, **fields)])[0]
 
     def draft(self, kind: str, **fields: Any) -> Draft:

@@ -157,7 +157,8 @@ class Play:
         else:
             run = again
         trail = RunTrail(self.log, run.run_id)
-        journal = Journal(run.journal_file, run.run_id, audit=trail.mirror)
+        journal = Journal(run.journal_file, run.run_id)
+        journal.audit = trail.mirror
         coordinator = Coordinator(
             run=run,
             link=self.fleet,
