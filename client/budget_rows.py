@@ -144,9 +144,8 @@ def _total(budget: str, sequence: int, seals: Mapping[str, str]) -> str:
     return _digest([budget, sequence, sorted(_text(seal) for seal in seals.items())])
 
 
-def _text(row: Any) -> str:
-    # Python writes a float with the digits that read back as the same one; a blob stands as hex.
-    return json.dumps(row, separators=(",", ":"), default=lambda value: value.hex())
+# Python writes a float with the digits that read back as the same one; a blob stands as hex.
+_text: Final = json.JSONEncoder(separators=(",", ":"), default=lambda value: value.hex()).encode
 
 
 def _digest(value: Any) -> str:

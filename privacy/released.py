@@ -113,8 +113,8 @@ TABLE = (
     Released(
         name="outcome and refusal code",
         when="every instruction",
-        bound="one code of a public list; data-missing, data-contract, too-few-windows and plan-invalid (δ against the "
-        "number of units) depend on data",
+        bound="one code of a public list; data-missing, data-contract, too-few-windows, plan-invalid (δ against the "
+        "number of units) and budget (whose records earlier runs have read) depend on data",
         mechanism=NOT_PRIVATE,
         charge="none",
     ),
