@@ -84,7 +84,7 @@ class Agent:
             delay: how long to pause between pulls.
             unsent: keeps what was not sent, for the next agent.
             report: told what the agent is doing, for `fedsite status`.
-            between: called where a pull brought nothing, for what can wait that long; raises nothing.
+            between: called once connected, and where a pull brought nothing, for what can wait that long; never raises.
             uniform: jitter of the pauses, from [0, 1).
             clock: monotonic seconds.
             now: UTC; whether an answer that cannot be sent has expired.
@@ -150,6 +150,7 @@ class Agent:
     def _serve(self) -> None:
         """Pull, handle, push, until stopped."""
         self._report({"state": "idle"})
+        self._between()
         known = True
         while not self._stopping.is_set():
             try:

@@ -118,6 +118,7 @@ def run(link: Link, **changes: Any) -> tuple[Echo, Worker, list[dict[str, Any]],
         delay=delay,
         unsent=changes.get("unsent") or Nothing(),
         report=lambda s: states.append(dict(s)),
+        between=changes.get("between", lambda: None),
     )
     link.agent.run()
     return echo, worker, states, delays
@@ -227,3 +228,11 @@ def test_the_state_file_is_written_when_something_changes_and_never_stops_the_ag
         raise StorageError("disk full")
 
     StateReport(full, {})({"state": "idle"})
+
+
+def test_chores_come_once_connected_and_between_instructions_never_in_the_middle_of_one() -> None:
+    done: list[int] = []
+    link = Link("one", None, "two", UnreachableError("gone"), "three")
+    run(link, between=lambda: done.append(len(link.sent)))
+    # Connected; an empty pull; connected again; the last pull, which ends the agent.
+    assert done == [0, 1, 2, 3]

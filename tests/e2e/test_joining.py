@@ -8,15 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fedsite.client import pair
-from fedsite.client.enrolment import join, open_connection, use_new_pair
+from fedsite.client.enrolment import join, load_joined, open_connection, use_new_pair
 from fedsite.client.flower_fleet import FleetLink
 from fedsite.client.renewal import CertificateRenewal
-from fedsite.protocol import certificates, instants, tokens
+from fedsite.protocol import certificates, instants, renewal, tokens
 from fedsite.protocol.errors import FedsiteError, TrustError
-from fedsite.protocol.keys import TlsKey
+from fedsite.protocol.keys import SigningKey, TlsKey
 from fedsite.server import home as homes
 from fedsite.server.fleet import Fleet
 from fedsite.server.fleet_file import Superseded
@@ -93,6 +94,28 @@ def test_an_unreachable_server_is_exit_5(federation: Any, federations: Any, tmp_
     assert address in done.stderr
 
 
+def test_what_a_site_says_of_its_certificate_has_to_be_its_own_word(federation: Any) -> None:
+    directory = federation.site_state("alpha")
+    document = load_joined(directory).federation
+    keys = {name: SigningKey.load(federation.site_state(name) / "identity.key") for name in ("alpha", "beta")}
+    fields = {"federation": document.id, "time": instants.text(instants.now())}
+    fields["certificate"] = certificates.fingerprint(pair.certificate(directory))
+    own, other = (renewal.Departure(site_id=keys[name].public.id, **fields) for name in ("alpha", "beta"))
+    with httpx.Client(verify=pair.tls(directory, document), trust_env=False) as http:
+        for body, status in (
+            (b"", 400),
+            (b"x" * (1 << 20), 413),
+            (renewal.sign(own, keys["beta"]), 403),
+            (renewal.sign(other, keys["beta"]), 403),
+            (renewal.sign(other, keys["alpha"]), 403),
+            (renewal.sign(own, keys["alpha"])[:-1], 400),
+        ):
+            for path in ("/leave", "/renew"):
+                assert http.post(f"https://{document.address}{path}", content=body).status_code == status
+    states = {site["name"]: site["state"] for site in federation.cli("sites", "list", "--json").value["sites"]}
+    assert (states["alpha"], states["beta"]) == ("offline", "offline")  # and not revoked
+
+
 def _aged(federation: Any, name: str, days: int) -> None:
     """Give an enrolled site a certificate that was issued so many days ago; the server must be down."""
     directory, home = federation.site_state(name), homes.ServerHome(federation.state)
@@ -137,12 +160,12 @@ def test_a_link_goes_over_to_the_new_certificate_without_losing_a_call(federatio
     join(federation.token(), directory, name="renewing")
     first = pair.certificate(directory)
     connection = open_connection(directory)
-    renewal = CertificateRenewal(directory, lambda: use_new_pair(connection, directory))
+    renewing = CertificateRenewal(directory, lambda: use_new_pair(connection, directory))
     with FleetLink(connection) as link:
         link.activate()
         for _ in range(2):
-            renewal.renew()
-            assert renewal.problem is None
+            renewing.renew()
+            assert renewing.problem is None
             assert link.pull(wait_s=0) is None
             time.sleep(1.1)  # a statement has to be newer than the last one, in whole seconds
         # Two certificates are in force at most: the first is not, so the link is on one of the others.

@@ -96,6 +96,7 @@ def test_without_a_certificate_everything_but_enrolment_is_refused(federation: A
         assert stranger.get("/enrol").status_code == 200
         assert stranger.post("/enrol", content=b"{}").status_code in (400, 403)
         assert stranger.post("/enrol", content=b"x" * (1 << 20)).status_code == 413
+        assert [stranger.post(path).status_code for path in ("/renew", "/leave")] == [401, 401]
 
 
 def test_another_sites_certificate_is_refused(federation: Any) -> None:
