@@ -147,7 +147,7 @@ class RoundsPlan:
     goal: int | None = None  # replies wanted; None: every site asked
     over_select: float = 1.0  # asks ceil(goal * over_select) sites
     deadline_s: float = 120.0  # seconds from the first instruction to the last reply counted
-    wait_s: float = 60.0  # seconds to wait for `minimum` sites to be online
+    wait_s: float = 60.0  # seconds to wait for `minimum` sites to be online, and to agree where they ask a person
     evaluate_every: int = 1  # rounds between federated evaluations; the last model is always evaluated
     patience: int = 3  # abandoned rounds in a row that end the run
 
