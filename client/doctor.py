@@ -6,6 +6,7 @@ It needs neither an agent nor a server, nor even that this host has joined: what
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from fedsite.client.health import Finding
 from fedsite.client.health_facts import Facts
 from fedsite.client.settings import Settings
 from fedsite.client.site import Site
-from fedsite.protocol import instants, output
+from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.federation import Federation
 
@@ -105,7 +106,9 @@ class Doctor:
             found.append(health_facts.read(who, instants.now()))
             runs = f"{found[0].runs_open} runs open, {found[0].runs_finished} finished"
             left = [item.left for item in found[0].balances if item.left is not None]
-            return runs + (f"; at least ε {output.epsilon(min(left))} left on each source" if left else ""), None
+            return runs + (
+                f"; at least ε {math.floor(min(left) * 1000) / 1000:g} left on each source" if left else ""
+            ), None
 
         self._step("ledger", read)
         return found[0]

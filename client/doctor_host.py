@@ -63,7 +63,7 @@ def contract(task: str, *, seconds: float = CONTRACT_S) -> tuple[str, Finding | 
         errors = sorted({item["code"] for item in found["findings"] if item["severity"] == "error"})
         others = len(found["findings"]) - sum(item["severity"] == "error" for item in found["findings"])
         said = ", ".join(errors) or f"ok, {found['windows']} windows"
-        return said + (f", {others} warnings" if others else ""), None
+        return said + (f", {others} warning{'s' * (others > 1)}" if others else ""), None
     error = _last(done.stderr) or {}
     text = str(error.get("found") or f"fedsite data check ended with {done.returncode}")
     known = done.returncode in {int(code) for code in ExitCode}
