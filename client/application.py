@@ -35,6 +35,12 @@ from fedsite.protocol.errors import ConfigError, ExitCode
 from fedsite.protocol.shape import nearest
 
 ENTRY_POINTS = "fedsite.commands"
+# What only one part brings (pyproject.toml).
+_EXTRAS = {
+    "score": ("onnxruntime", "polars"),
+    "site": ("torch", "opacus", "psutil"),
+    "server": ("hydra", "omegaconf", "onnx", "onnxscript"),
+}
 _HELP = "Federated learning across sites: private fine-tuning on telemetry, signed int8 models back on the device."
 
 
@@ -97,8 +103,23 @@ def run(arguments: Sequence[str]) -> int:
         return int(ExitCode.OK)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(ExitCode.OK)
+    except ModuleNotFoundError as error:
+        return output.fail(_not_installed(error), as_json)
     except Exception as error:
         return output.fail(error, as_json)
+
+
+def _not_installed(error: ModuleNotFoundError) -> Exception:
+    """What to install, where a command meets a package that comes with another part than the one installed here."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in _EXTRAS.items():
+        if package in packages:
+            return ConfigError(
+                f"this command needs {package}, which is not installed here",
+                allowed=f"the part of fedsite that brings it: {extra}",
+                next_step=f"pip install 'fedsite[{extra}]'",
+            )
+    return error
 
 
 def _version(wanted: bool) -> None:
