@@ -180,15 +180,15 @@ def budget(balance: Balance) -> Finding | None:
 
 
 def uncounted(balances: Sequence[Balance]) -> Finding | None:
-    """Whether ε could not be counted at all, as on a device without the training libraries."""
+    """Whether ε of what was charged is not counted yet: the agent does not, nor a device without the libraries."""
     if not any(balance.epsilon is None for balance in balances):
         return None
     return Finding(
         code="uncounted",
         severity="info",
-        title="ε is not counted here",
-        text="the libraries that count it are not installed",
-        remedy="pip install 'fedsite[site]'",
+        title="ε is not counted yet",
+        text="something was charged since it was counted last",
+        remedy="fedsite privacy counts it, where fedsite[site] is installed",
         depends_on=("settings", "ledger"),
     )
 

@@ -62,10 +62,12 @@ def looks() -> Iterator[dict[str, Any]]:
 
     directory = settings.state_directory()
     while True:
-        yield look()  # which counts ε that the agent, without the libraries for it, only tells when it is counted
+        yield look()
         with local_client.connect(directory) as agent, contextlib.suppress(UnreachableError):
-            if agent is not None:
-                yield from agent.watch()
+            for told in agent.watch() if agent is not None else ():
+                # The agent holds nothing that counts ε: it tells what was counted.
+                uncounted = any(source["epsilon"] is None for source in told["budget"]["sources"])
+                yield look() if uncounted else told
         time.sleep(AGAIN_S)
 
 
