@@ -84,7 +84,7 @@ def logs(paths: Iterable[Path]) -> dict[str, list[Path]]:
             known = found.setdefault(_named(file.absolute().parent.name) or _signer(file) or str(file), [])
             if file not in known:
                 known.append(file)
-    return {signer: sorted(log, key=_first) for signer, log in found.items()}
+    return {signer: _once(sorted(log, key=_first)) for signer, log in found.items()}
 
 
 def head(paths: Sequence[Path]) -> Entry | None:
@@ -100,6 +100,20 @@ def head(paths: Sequence[Path]) -> Entry | None:
         if line is not None:
             return audit.read(line)
     return None
+
+
+def _once(log: Sequence[Path]) -> list[Path]:
+    """Without copies that were made when a file was not full yet: what begins another one of the same number."""
+    found: list[Path] = []
+    for path in log:
+        if found and found[-1].name == path.name:
+            with storage.storage_errors(path):
+                first, second = sorted((found[-1], path), key=lambda one: one.stat().st_size)
+                if second.read_bytes().startswith(first.read_bytes()):
+                    found[-1] = second
+                    continue
+        found.append(path)
+    return found
 
 
 def _named(folder: str) -> str:
@@ -118,11 +132,13 @@ def _signer(path: Path) -> str:
 
 
 def _first(path: Path) -> tuple[int, str]:
-    """The number of a file's first entry, by itself or by its name."""
+    """The number of a file's first entry: its name says it, also where that entry is damaged."""
+    if path.stem.isdigit():
+        return int(path.stem), str(path)
     try:
         return audit.read(_first_line(path)).sequence, str(path)
     except FedsiteError:
-        return int(path.stem) if path.stem.isdigit() else 0, str(path)
+        return 0, str(path)
 
 
 def _first_line(path: Path) -> bytes:

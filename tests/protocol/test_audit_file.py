@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fedsite.protocol import audit, audit_check, audit_lines, audit_logs, storage
+from fedsite.protocol import audit, audit_check, audit_lines, storage
 from fedsite.protocol.audit_check import HeldHead, Verdict
 from fedsite.protocol.audit_file import AuditFile
 from fedsite.protocol.errors import IntegrityError, StorageError
@@ -218,22 +216,6 @@ def test_the_mending_of_a_torn_line_may_be_killed_too(
         writer(folder, call, end)
         checked(folder)
         assert any(part.read_bytes() == b'{"torn' for part in (folder / KEY.public.id).glob("*.part"))
-
-
-@given(data=st.binary(max_size=300))
-def test_whatever_lies_in_a_file_is_a_verdict_and_never_a_traceback(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
-    folder = tmp_path_factory.mktemp("any")
-    log(folder).append("did", {})
-    (path,) = audit_lines.files(folder / KEY.public.id)
-    good = path.read_bytes()
-    path.write_bytes(good + data)
-    (checked,) = audit_logs.check([folder])
-    assert checked.verdict.ok == (not data)
-    path.write_bytes(data)
-    (checked,) = audit_logs.check([folder])
-    assert checked.verdict.ok == (not data)
 
 
 def test_a_line_longer_than_any_entry_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
