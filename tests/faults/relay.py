@@ -60,7 +60,11 @@ class Relay:
                     self.refused += 1
                     client.close()
                     continue
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:  # nobody there: the relay outlives a server that is restarted
+                    client.close()
+                    continue
                 with self._lock:
                     self._pairs.append((client, server))
                 for source, sink in ((client, server), (server, client)):
