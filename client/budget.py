@@ -189,9 +189,9 @@ class Budget:
 
     def _bring_up(self, *, keep_mark: bool) -> None:
         with self._transaction("IMMEDIATE"):
-            budget_file.bring_up(self._database)
-            rows = budget_rows.read(self._database, self.path, sealed=False)
-            mark = Change(self._database, rows).seal(everything=True)
+            made = budget_file.bring_up(self._database)
+            rows = budget_rows.read(self._database, self.path, sealed=not made)
+            mark = Change(self._database, rows).seal(everything=True) if made else rows.mark
         if keep_mark:
             budget_mark.write(self.path, mark)
 

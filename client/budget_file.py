@@ -102,14 +102,15 @@ def check(database: sqlite3.Connection, path: Path) -> None:
         raise BudgetError(f"{path} is damaged ({verdict})", next_step=budget_mark.remedy(path))
 
 
-def bring_up(database: sqlite3.Connection) -> None:
+def bring_up(database: sqlite3.Connection) -> bool:
     """Make the tables, or bring older ones forward: within the caller's transaction, whole or not at all.
 
-    The caller seals what it finds then (budget_rows.Change).
+    Returns:
+        Whether the caller has to seal what is in them (budget_rows.Change); False: somebody else was quicker.
     """
     found = version(database)
     if found == VERSION:
-        return  # somebody else was quicker
+        return False
     for script in _STEPS[found]:
         # Statement by statement: executescript would commit half of it.
         for statement in script.split(";"):
@@ -121,6 +122,7 @@ def bring_up(database: sqlite3.Connection) -> None:
     )
     database.execute("INSERT INTO ledger VALUES (?,?,?)", (secrets.token_hex(16), 0, ""))
     database.execute(f"PRAGMA user_version = {VERSION}")
+    return True
 
 
 def in_memory(database: sqlite3.Connection) -> sqlite3.Connection:
