@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedsite.client import approvals, assembly, balance, conditions, health, host_facts, last_check, pause
+from fedsite.client import approvals, assembly, audit_log, balance, conditions, health, host_facts, last_check, pause
 from fedsite.client.balance import Count
 from fedsite.client.health import Finding
 from fedsite.client.health_checks import Balance, Contract
@@ -69,6 +69,7 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     balances, still_open, finished = ledger or ((), 0, 0)
     unsent = _tried(problems, "outbox", "the outbox cannot be read", lambda: _unsent(directory))
     waiting = _tried(problems, "decisions", "a decision cannot be read", lambda: _waiting(directory))
+    _tried(problems, "audit", "the audit log takes no entries, so nothing leaves", audit_log.open_log(who).look)
     host = None if settings is None else host_facts.read(settings)
     return Facts(
         now=now,

@@ -111,6 +111,20 @@ class AuditFile:
             self._end = self._find_end()
             return self._end.head
 
+    def look(self) -> Head | None:
+        """Of the last whole entry, without touching anything; None where there is none. For whoever asks how it is.
+
+        Raises:
+            StorageError: it cannot be read.
+            IntegrityError: it is not what the log's key signed, so that nothing is appended to it.
+        """
+        for path in reversed(audit_lines.files(self.folder)):
+            with storage.storage_errors(path):
+                line, _ = audit_lines.last_line(path, path.stat().st_size)
+            if line is not None:
+                return self._signed(line, path)
+        return None
+
     def _find_end(self) -> _End:
         """Where the log ends; begins it, or mends its last line, first."""
         paths = audit_lines.files(self.folder)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import approvals, health_facts, last_check, overview, pause, site
+from fedsite.client import approvals, audit_log, health_facts, last_check, overview, pause, site
 from fedsite.client.approvals import Approvals
+from fedsite.protocol import audit_lines
 from tests.cli.test_site_commands import join_on_disk
 from tests.client.conftest import Centre
 
@@ -121,3 +122,16 @@ def test_hours_are_told_with_the_next_beginning(directory: Path) -> None:
     (directory / "site.yaml").write_text(f'policy: {{hours: ["{begin}-{end}"]}}\n')
     assert len(look(directory)["not_now"]) == 1
     assert codes(directory) == ["not-now"]
+
+
+def test_an_audit_log_that_takes_no_entries_is_said(directory: Path) -> None:
+    who = site.load(directory)
+    audit_log.record(directory, "joined", {"name": "alpha"})
+    assert codes(directory) == []
+    (path,) = audit_lines.files(directory / "audit" / who.id)
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    assert codes(directory) == []  # the next to append mends it
+    path.write_bytes(path.read_bytes().replace(b"alpha", b"gamma").removesuffix(b'{"torn'))
+    (finding,) = [found for found in look(directory)["findings"] if found["code"] == "audit"]
+    assert finding["severity"] == "error"
+    assert "fedsite audit verify" in finding["remedy"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsite.protocol import documents
+from fedsite.protocol import audit, audit_lines, audit_logs, documents
 from fedsite.protocol.plan import ProtectionPlan, RoundPlan
 from fedsite.protocol.secagg.manifest import Terms
 from fedsite.server import flower_app, runs
@@ -53,6 +53,11 @@ def test_one_process_drives_an_epoch_and_the_next_one_does_not(
     assert not flower_app.drive(grid, home, run, epoch=1, owner="8")  # type: ignore[arg-type]
     assert len(Reader(run.journal_file).events()) == before
     assert runs.find(home.runs, "latest").summary().state == "completed"
+    (log,) = audit_logs.check([home.path / "audit"])
+    assert log.verdict.ok
+    kinds = [audit.read(line.data).kind for line in audit_lines.lines(log.files)]
+    assert kinds[:2] == ["begun", "started"]
+    assert kinds[-1] == "finished"
 
 
 @pytest.mark.usefixtures("roster")
