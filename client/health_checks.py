@@ -64,7 +64,11 @@ def agent(state: str) -> Finding | None:
 
 
 def link(state: str, error: str) -> Finding | None:
-    """Whether the agent reaches the server."""
+    """Whether the agent reaches the server, and the two agree what time it is."""
+    if state == "clock":
+        title, remedy = "the clock is wrong", "switch time synchronisation on (timedatectl set-ntp true)"
+        why = {"text": error, "depends_on": ("agent",), "exit_code": ExitCode.TRUST}
+        return Finding(code="clock", severity="error", title=title, remedy=remedy, **why)  # type: ignore[arg-type]
     if state != "unreachable":
         return None
     return Finding(

@@ -41,6 +41,9 @@ def test_link_says_why() -> None:
     assert (found.text, found.exit_code) == ("no answer from x:1", ExitCode.UNREACHABLE)
     assert "agent" in found.depends_on
     assert checks.link("idle", "") is None
+    wrong = checks.link("clock", "this host's clock is 3600 s ahead of the server's")
+    assert wrong is not None
+    assert (wrong.code, wrong.severity, wrong.exit_code) == ("clock", "error", 4)
 
 
 @pytest.mark.parametrize(
