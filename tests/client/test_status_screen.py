@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsite.client import health, status_screen
+from fedsite.client.commands import status as command
 from fedsite.client.health import Finding
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -105,3 +109,25 @@ def test_no_line_is_wider_than_a_terminal_and_no_site_fills_more_than_a_screen(
     assert max(len(line) for line in lines) <= status_screen.WIDTH
     rows = lines[: lines.index("", 3)]
     assert len(rows) <= 18
+
+
+def test_a_watch_without_an_agent_looks_again_and_prints_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEDSITE_HOME", str(tmp_path))
+    told = iter([value(), value(host={"disk_free": 1, "memory_available": 1}), value(data=[])])
+    later = value(agent={"state": "stopped"})
+    monkeypatch.setattr(command, "look", lambda: next(told, later))
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        command.status(watch=True, json=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["agent"]["state"] for line in lines] == ["idle", "stopped"]
+    assert set(pauses) == {command.AGAIN_S}
