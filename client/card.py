@@ -5,6 +5,7 @@ What is new comes first: who has approved something like it before reads that pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -142,7 +143,7 @@ def text(card: Mapping[str, Any]) -> list[str]:
     for one in price:
         lines += [
             f"  ε {_up(one['epsilon'])} per {one['unit']} at δ {one['delta']:g}; {_up(one['epsilon_after'])} of "
-            f"{one['epsilon_max']:g} spent after it, {one['epsilon_left']:.3g} left"
+            f"{one['epsilon_max']:g} spent after it, {_down(one['epsilon_left'])} left"
         ]
     cohort = card["cohort"]
     seen = "by itself"
@@ -163,6 +164,11 @@ def _up(value: float) -> str:
     from fedsite.protocol import output
 
     return output.epsilon(value)
+
+
+def _down(value: float) -> str:
+    """What is left, never more than there is."""
+    return f"{math.floor(value * 1000) / 1000:g}"
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

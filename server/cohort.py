@@ -155,15 +155,15 @@ class Cohort:
             return ready
 
         # Who accepted and went away may come back, who rests may change its mind; anybody else was asked.
-        if not self._resting and len(self._accepted) < wanted:
-            return self.everybody()
-        return self._wait(look, wanted, end)
+        return self._wait(look, wanted, end, lambda: not self._resting and len(self._accepted) < wanted)
 
-    def _wait(self, look: Callable[[], list[SiteLink]], wanted: int, end: float) -> list[SiteLink]:
+    def _wait(
+        self, look: Callable[[], list[SiteLink]], wanted: int, end: float, hopeless: Callable[[], bool] = lambda: False
+    ) -> list[SiteLink]:
         session = self._session
         while True:
             found = look()
-            if len(found) >= wanted or session.clock() >= end:
+            if len(found) >= wanted or session.clock() >= end or hopeless():
                 return found
             session.check_stop()
             session.wait(POLL_S)

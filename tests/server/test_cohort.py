@@ -136,3 +136,12 @@ def test_a_no_is_a_no(play: Play, fleet: SimulatedFleet) -> None:
     says(fleet["west"], lambda header: RefusalCode.POLICY)
     play.with_rounds(count=3, wait_s=60.0).run()
     assert [header.kind for header in fleet["west"].sent] == ["prepare", "finish"]
+
+
+def test_when_the_last_one_who_rests_says_no_nobody_is_waited_for(play: Play, fleet: SimulatedFleet) -> None:
+    end = fleet.clock.now + 10.0
+    says(fleet["west"], lambda header: RefusalCode.APPROVAL if fleet.clock.now < end else RefusalCode.POLICY)
+    started = fleet.clock.now
+    played = play.with_rounds(minimum=3, wait_s=600.0).run()
+    assert played.result["reason"] == "the plan was not accepted: 2 of 3 sites accepted, minimum 3"
+    assert fleet.clock.now - started < 30
