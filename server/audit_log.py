@@ -30,6 +30,7 @@ Append = Callable[[str, Mapping[str, Any]], None]
 FILE_BYTES: Final = 16 << 20  # an exchange with a thousand sites is an entry of 300 kB
 # Events of a run's journal that bind somebody; exchanges and sums have entries of their own.
 MIRRORED: Final = frozenset({"started", "round_finished", "checkpoint", "released", "release_refused", "installed"})
+_HERE = ("path", "folder")  # where something lies on this host is no news to whom the log is shown
 _ALWAYS = ("prepare", "install", "finish")  # kinds whose body a site of the release before reads loosely
 
 _log = logging.getLogger(__name__)
@@ -111,8 +112,9 @@ class RunTrail:
 
     def mirror(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Write what the journal is about to; the end of a run is told where it can be."""
+        facts = {name: value for name, value in facts.items() if name not in _HERE}
         if kind == "started":
-            facts = {**facts, "version": metadata.version("fedsite")}
+            facts["version"] = metadata.version("fedsite")
         if kind in MIRRORED:
             self.note(kind, facts)
         elif kind == "finished":
