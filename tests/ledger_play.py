@@ -26,7 +26,7 @@ from fedsite.client.store import Outbox
 from fedsite.client.worker_link import WorkerError
 from fedsite.models import spends
 from fedsite.protocol import documents
-from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.errors import FedsiteError, RefusalCode
 from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan
 from fedsite.telemetry.task import load_task
@@ -34,6 +34,7 @@ from fedsite.telemetry.task import load_task
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 COVERS = {"clock": "utc", "entities": {"pump-1": [0.0, 100.0], "pump-2": [0.0, 50.0]}}
+GROWN = {"clock": "utc", "entities": {"pump-1": [0.0, 200.0], "pump-3": [0.0, 50.0]}}
 PLAN = RoundPlan(
     federation="f" * 32,
     run_id=RUN,
@@ -52,18 +53,20 @@ UNIT = PLAN.privacy.unit
 
 @dataclass
 class Worker:
-    """Fresh bytes for every release; what it reads grows with `covers`."""
+    """Fresh bytes for every release."""
 
     covers: Mapping[str, Any] = field(default_factory=lambda: COVERS)
-    epsilon: float = 1.0
+    refuses: bool = False
 
     def call(
         self, operation: str, arguments: Mapping[str, Any], blobs: Mapping[str, bytes], *, timeout_s: float
     ) -> pipe.Message:
         if operation == "cost":
             priced = as_values(spends.own(PLAN, spends.whole(PLAN)))
-            figures = dict.fromkeys(("run", "round", "claim", "epsilon", "task"), self.epsilon)
+            figures = dict.fromkeys(("run", "round", "claim", "epsilon", "task"), 1.0)
             return pipe.Message(header={"spends": priced, **figures})
+        if self.refuses:
+            raise WorkerError("the data breaks the contract", refusal=RefusalCode.DATA_CONTRACT)
         if operation == "calibrate":
             raise WorkerError("killed by its memory")
         told = {"coverage": documents.canonical(self.covers)}
@@ -96,12 +99,13 @@ class Play:
         )
 
     def run(self) -> None:
-        """The run from prepare to finish: two attempts at one round, and a calibration that fails twice."""
+        """The run from prepare to finish: two attempts at a round, data that grows, a calibration that fails twice."""
         self.prepare()
         releases = self.releases()
         self._release(releases, "statistics", 0)
         self._release(releases, "train", 1)
         self._release(self.releases(), "train", 1, attempt=2)
+        self.worker.covers = GROWN
         self._release(releases, "train", 2)
         for _ in range(2):
             try:

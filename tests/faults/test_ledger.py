@@ -6,6 +6,7 @@ reserved stays reserved while its run is open, and the file opens again, or says
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -24,6 +25,7 @@ import pytest
 
 from fedsite.client.budget import Budget
 from fedsite.client.budget_entries import Entry
+from fedsite.client.worker_link import WorkerError
 from tests.budgets import VERSION_1, VERSION_2, old_budget
 from tests.ledger_play import NOW, UNIT, Ended, Play, Points, apart, instead
 
@@ -103,6 +105,7 @@ def check(play: Play, ended: Ended) -> None:
         assert steps(entry.charged) == STEPS
     if "prepare" in said:
         assert entry.covered is not None
+        assert len(entry.covered.spans) == 3 if "train 2" in said else True
 
 
 def check_resumed(play: Play, *before: Ended) -> None:
@@ -151,6 +154,34 @@ def test_killed_at_every_write(quick: Path, points: list[str], after: bool) -> N
         check_resumed(play, ended)
 
 
+def test_killed_while_a_refused_run_is_taken_back(quick: Path) -> None:
+    """Before anything was released: it is reserved whole, or not at all, and can be asked for again."""
+    number, killed = 0, 0
+    while True:
+        codes = set()
+        for after in (False, True):
+            folder = quick / f"{number}-{after}"
+            folder.mkdir()
+            play = Play(folder)
+            codes.add(apart(partial(_refused, play, number, after)).code)
+            entry = entry_of(play)
+            assert entry is None or (steps(entry.reserved), entry.spent, entry.finished) == (RESERVED, (), None)
+            check_resumed(play)
+        number += 1
+        killed += len(codes & {-signal.SIGKILL})
+        if -signal.SIGKILL not in codes:
+            break
+    assert killed >= 30
+
+
+def _refused(play: Play, number: int, after: bool, say: Callable[[str, bytes], None]) -> None:
+    Points(number, after=after).watch()
+    play.worker.refuses = True
+    with contextlib.suppress(WorkerError):
+        play.prepare()
+
+
+@pytest.mark.slow
 def test_killed_twice(quick: Path, points: list[str]) -> None:
     """And killed again on the way back."""
     choice = random.Random(4)
