@@ -18,6 +18,7 @@ import pytest
 
 from fedsite.client import doctor_network
 from fedsite.client.doctor_network import Way
+from fedsite.client.flower_client import site_tls
 from fedsite.client.health import Finding
 from fedsite.protocol import certificates, documents, instants, shape
 from fedsite.protocol.enrolment import Offer
@@ -233,3 +234,42 @@ def test_a_proxy_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found is not None
     assert found.code == "proxy"
     assert "secret" not in found.text + found.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "admitted", "measured"),
+    [
+        ("200 OK", None, None),
+        ("401 Unauthorized", "accepted", "throughput"),
+        ("403 Forbidden\r\nfedsite-refused: 1", "accepted", "throughput"),
+        ("404 Not Found\r\nfedsite-refused: 1", None, "throughput"),  # a server from before /ping
+        ("500 Internal Server Error", "accepted", "throughput"),
+        ("429 Too Many Requests", "accepted", "throughput"),
+    ],
+)
+def test_what_the_server_says_to_a_ping(
+    tmp_path: Path, status: str, admitted: str | None, measured: str | None
+) -> None:
+    host = Host(tmp_path, status=status, offer=b"")
+    with listening(host) as port:
+        found = way(port)
+        tls = site_tls(federation(port))
+        admission, speed = found.accepted(tls), found.throughput(tls, 1000)
+    assert (admission and admission.code, speed and speed.code) == (admitted, measured)
+    assert (found.found.latency_ms is None) == (status != "200 OK")
+
+
+def test_a_server_that_never_answers_a_ping_costs_bounded_time(tmp_path: Path) -> None:
+    class Mute(Host):
+        def __call__(self, taken: socket.socket) -> None:
+            with self.context().wrap_socket(taken, server_side=True) as secure:
+                secure.recv(65_536)
+                dripping(secure)
+
+    began = time.monotonic()
+    with listening(Mute(tmp_path)) as port:
+        tls = site_tls(federation(port))
+        found = way(port, measure_s=0.5)
+        admission, speed = found.accepted(tls), found.throughput(tls, 1000)
+    assert (admission and admission.code, speed and speed.code) == ("accepted", "throughput")
+    assert time.monotonic() - began < 10
