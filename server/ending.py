@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from fedsite.protocol import documents, storage
 from fedsite.protocol.errors import FedsiteError
+from fedsite.server.audit_log import RunTrail, open_log
+from fedsite.server.home import ServerHome
 from fedsite.server.journal import Journal, Reader
 from fedsite.server.record import Record
 from fedsite.server.runs import RunDirectory
@@ -29,6 +31,8 @@ def end(run: RunDirectory, journal: Journal, outcome: RunOutcome, reason: str) -
 def close(run: RunDirectory, outcome: RunOutcome, reason: str) -> None:
     """End a run that nobody drives."""
     with contextlib.closing(Journal(run.journal_file, run.run_id)) as journal:
+        with contextlib.suppress(FedsiteError):  # a run is ended, told or not
+            journal.audit = RunTrail(open_log(ServerHome(run.path.parents[1])), run.run_id).mirror
         end(run, journal, outcome, reason)
 
 

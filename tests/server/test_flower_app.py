@@ -10,7 +10,7 @@ import pytest
 from fedsite.protocol import audit, audit_lines, audit_logs, documents
 from fedsite.protocol.plan import ProtectionPlan, RoundPlan
 from fedsite.protocol.secagg.manifest import Terms
-from fedsite.server import flower_app, runs
+from fedsite.server import ending, flower_app, runs
 from fedsite.server.home import ServerHome
 from fedsite.server.journal import Reader
 from fedsite.server.runs import Launch, RunDirectory
@@ -103,3 +103,11 @@ def test_the_run_key_is_encrypted_found_again_and_bound_to_the_server(
     assert made._seed not in run.key_file.read_bytes()
     with contextlib.suppress(AttributeError):
         assert run.key_file.stat().st_mode & 0o077 == 0
+
+
+def test_the_end_of_a_run_that_nobody_drove_is_told(started: tuple[ServerHome, RunDirectory, RoundPlan]) -> None:
+    home, run, _ = started
+    ending.close(run, "failed", "not started")
+    (log,) = audit_logs.check([home.path / "audit"])
+    told = [audit.read(line.data) for line in audit_lines.lines(log.files)][-1]
+    assert (told.kind, told.facts["run_id"], told.facts["outcome"]) == ("finished", run.run_id, "failed")
