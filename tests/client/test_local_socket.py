@@ -78,9 +78,7 @@ def test_a_path_too_long_is_replaced_by_a_private_directory(long: Path, tmp_path
     assert not again.parent.exists()
 
 
-@pytest.mark.parametrize(
-    "text", ["/etc/passwd", "agent.sock", "/tmp/x/agent.sock", 7, None, "/tmp/fedsite-x/y.sock"]
-)
+@pytest.mark.parametrize("text", ["/etc/passwd", "agent.sock", "/tmp/x/agent.sock", 7, None, "/tmp/fedsite-x/y.sock"])
 def test_a_state_file_never_names_anything_else(long: Path, text: object) -> None:
     (long / "agent.json").write_bytes(documents.canonical({"state": "idle", "socket": text}))
     assert local_socket.find(long) is None
