@@ -1,4 +1,4 @@
-"""Memory of one site: its agent idle, after a run, when its worker has ended; the most a worker takes for shipped tasks.
+"""Memory of one site: its agent idle, after a run, when its worker has ended; the most a worker takes for a round.
 
 PSS counts a page shared by n processes as 1/n; on a host of its own an agent shares with nobody, so private + shared
 (RSS) stands beside it. Linux only: both are read from smaps_rollup, a worker's peak (VmHWM) from its status.
