@@ -1,4 +1,4 @@
-"""The budget through kill -9 at every write, a full disk, a read-only one, and a clock that jumps.
+"""The budget through kill -9 at every write.
 
 In every place: nothing that was handed over to be sent is missing from the budget, no release is in it twice, what was
 reserved stays reserved while its run is open, and the file opens again, or says by name why not.
@@ -7,16 +7,12 @@ reserved stays reserved while its run is open, and the file opens again, or says
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import resource
-import shutil
 import signal
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +23,10 @@ from fedsite.client.budget import Budget
 from fedsite.client.budget_entries import Entry
 from fedsite.client.worker_link import WorkerError
 from tests.budgets import VERSION_1, VERSION_2, old_budget
-from tests.ledger_play import NOW, UNIT, Ended, Play, Points, apart, instead
+from tests.ledger_play import UNIT, Ended, Play, Points, apart
 
 STEPS = {(10.0, 1.0): 1, (2.0, 0.1): 6, (20.0, 1.0): 1}  # of the whole play: statistics, two rounds, a calibration
 RESERVED = {(10.0, 1.0): 1, (2.0, 0.1): 9, (20.0, 1.0): 1}
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -221,95 +216,3 @@ def test_killed_while_an_older_file_is_brought_up(tmp_path: Path, script: str) -
 def _opened(path: Path, number: int, after: bool, say: Callable[[str, bytes], None]) -> None:
     Points(number, after=after).watch()
     Budget(path).close()
-
-
-@pytest.mark.parametrize("pages", range(1, 24))
-def test_a_full_database_is_a_storage_error_and_nothing_is_lost(tmp_path: Path, pages: int) -> None:
-    play = Play(tmp_path)
-    ended = apart(lambda say: _limited(play, say, pages=pages))
-    assert ended.code == 0 or ended.said[-1] == ("error", b"StorageError"), ended.said
-    check(play, ended)
-    check_resumed(play, ended)
-
-
-def _limited(play: Play, say: Callable[[str, bytes], None], *, pages: int) -> None:
-    connect = sqlite3.connect
-
-    def small(*given: Any, **named: Any) -> sqlite3.Connection:
-        database: sqlite3.Connection = connect(*given, **named)
-        database.execute(f"PRAGMA max_page_count = {pages}")
-        return database
-
-    instead(sqlite3, "connect", small)
-    play.sent = say
-    play.run()
-
-
-@pytest.mark.parametrize("kilobytes", [0, *range(1, 64, 3), 96, 128, 192])
-def test_a_full_disk_is_a_storage_error_and_nothing_is_lost(tmp_path: Path, kilobytes: int) -> None:
-    play = Play(tmp_path)
-    ended = apart(lambda say: _short(play, say, kilobytes << 10))
-    assert ended.code == 0 or ended.said[-1] == ("error", b"StorageError"), ended.said
-    check(play, ended)
-    check_resumed(play, ended)
-
-
-def _short(play: Play, say: Callable[[str, bytes], None], size: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    play.sent = say
-    play.run()
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A directory that another user can be let into."""
-    folder = Path(tempfile.mkdtemp())
-    yield folder
-    folder.chmod(0o700)
-    shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
-def test_a_read_only_directory_is_named_and_nothing_is_lost(shared: Path, begun: bool) -> None:
-    play = Play(shared)
-    (shared / "outbox").mkdir(mode=0o700)
-    if begun:
-        apart(lambda say: play.prepare())
-    everything = [shared, *shared.rglob("*")]
-    if os.geteuid() == 0:
-        for path in everything:
-            os.chown(path, NOBODY, NOBODY)
-    for path in reversed(everything):
-        path.chmod(0o500 if path.is_dir() else 0o400)
-    ended = apart(lambda say: _as_nobody(play, say))
-    assert ended.said == [("error", b"StorageError")]
-    for path in everything:
-        path.chmod(0o700 if path.is_dir() else 0o600)
-    check(play, ended)
-    check_resumed(play)
-
-
-def _as_nobody(play: Play, say: Callable[[str, bytes], None]) -> None:
-    if os.geteuid() == 0:
-        os.setuid(NOBODY)
-    play.sent = say
-    play.run()
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_a_clock_that_jumps_an_hour_changes_no_figure(tmp_path: Path, seed: int) -> None:
-    jumps = random.Random(seed)
-
-    def clock() -> datetime:
-        return NOW + timedelta(hours=jumps.choice((-1, 0, 1)), seconds=jumps.randrange(60))
-
-    play = Play(tmp_path, clock=clock)
-    said: list[tuple[str, bytes]] = []
-    play.sent = lambda name, data: said.append((name, data))
-    play.run()
-    check(play, Ended(code=0, said=said))
-    play.finish()
-    play.sent = lambda name, data: None
-    entry = entry_of(play)
-    assert entry is not None
-    assert steps(entry.spent) == STEPS
