@@ -26,10 +26,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def kit(tmp_path: Path) -> Kit:
-    centre = Centre()
-    site = Site(directory=tmp_path / "site", name="alpha", federation=centre.federation, key=SigningKey.generate())
-    site.directory.mkdir()
-    return Kit(centre=centre, site=site, worker=FakeWorker(), settings=Settings(policy=PolicySettings()))
+    return _kit(tmp_path)
 
 
 @pytest.fixture
