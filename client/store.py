@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedsite.client.kept import checked, decode, encode, keep
 from fedsite.protocol import audit, documents, ids, messages
 from fedsite.protocol.errors import DocumentError, RefusalCode, TrustError
+from fedsite.protocol.kept import checked, decode, encode, keep
 from fedsite.protocol.messages import NEXT, Frame, Header
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.storage import private_directory, write_atomic

@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedsite.client.kept import checked, damaged, decode, encode, keep
 from fedsite.client.store import Outbox
 from fedsite.protocol import documents, instants, messages, storage
 from fedsite.protocol.errors import DocumentError, FedsiteError, IntegrityError
+from fedsite.protocol.kept import checked, damaged, decode, encode, keep
 from fedsite.protocol.messages import Frame, Header
 
 SCHEMA = "fedsite.unsent/1"

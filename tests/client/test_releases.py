@@ -104,7 +104,7 @@ def test_a_full_disk_after_the_charge_neither_sends_nor_charges_twice(
     plan = kit.centre.plan()
     kit.answer(kit.centre.prepare(kit.site, plan))
     asked = kit.centre.train(kit.site, plan)
-    from fedsite.client import kept
+    from fedsite.protocol import kept
 
     def full(*arguments: Any, **named: Any) -> None:
         raise StorageError("disk full")

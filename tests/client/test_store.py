@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedsite.client.kept import decode, encode
 from fedsite.client.store import REMEMBERED_S, SILENT_S, Outbox
 from fedsite.protocol import ids
 from fedsite.protocol.errors import IntegrityError, RefusalCode, TrustError
+from fedsite.protocol.kept import decode, encode
 from fedsite.protocol.messages import Frame
 
 frames = st.builds(

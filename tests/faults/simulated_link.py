@@ -18,9 +18,9 @@ from typing import Any
 from fedsite.client.agent import Agent
 from fedsite.client.clocks import ClockError
 from fedsite.client.flower_fleet import poll_delay
-from fedsite.client.kept import decode, encode
 from fedsite.client.unsent import Unsent
 from fedsite.protocol.errors import UnreachableError
+from fedsite.protocol.kept import decode, encode
 from fedsite.protocol.messages import Frame
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

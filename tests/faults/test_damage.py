@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fedsite.client import enrolment, pause, site
-from fedsite.client.kept import keep
 from fedsite.client.unsent import Unsent
 from fedsite.protocol.errors import FedsiteError, RefusalCode, TrustError
+from fedsite.protocol.kept import keep
 from tests.authority import AUTHORITY
 from tests.client.conftest import NOW, Kit
 from tests.faults.test_link import _kit

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.kept import decode
 from fedsite.client.settings import PolicySettings, Settings
 from fedsite.client.site import Site
 from fedsite.protocol import instants
 from fedsite.protocol.errors import RefusalCode, UnreachableError
+from fedsite.protocol.kept import decode
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame
 from tests.client.conftest import Centre, FakeWorker, Kit

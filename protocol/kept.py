@@ -1,4 +1,4 @@
-"""What is kept on this host's disk between messages: frames as bytes, and files that tell when they were damaged."""
+"""What a host keeps on its disk between messages: frames as bytes, and files that tell when they were damaged."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def checked(path: Path) -> bytes:
 
 
 def damaged(path: Path) -> IntegrityError:
-    """What is raised where a file holds other bytes than this site wrote."""
+    """What is raised where a file holds other bytes than were written."""
     return IntegrityError(
-        f"{path} is damaged", allowed="what this site wrote", next_step="see the disk's log (dmesg)",
+        f"{path} is damaged", allowed="what was written here", next_step="see the disk's log (dmesg)",
         refusal=RefusalCode.STORAGE,
     )  # fmt: skip
