@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from fedsite.client import approvals, audit_facts, covered, policy, terms
+from fedsite.client import approvals, audit_facts, covered, last_check, policy, terms
 from fedsite.client.approvals import Approvals
 from fedsite.client.audit_facts import Audit, Heads, NoHeads
 from fedsite.client.budget import Budget
@@ -99,6 +99,7 @@ class Handler:
             outbox=outbox,
             key=site.key.derive(covered.PURPOSE),
             clock=clock,
+            looked=lambda task, broken: last_check.keep(site.directory, task, broken, clock()),
         )
         self._sums = Sums(site, SumStore(outbox, site.key.derive("secagg")), clock)
 

@@ -5,12 +5,13 @@ What cannot be read is a finding itself, and the facts that it would have given 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fedsite.client import approvals, assembly, audit_log, balance, conditions, health, host_facts, last_check, pause
 from fedsite.client.balance import Count
@@ -25,6 +26,7 @@ from fedsite.client.unsent import Unsent
 from fedsite.protocol import documents, instants, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 
+RENEWAL: Final = "renewal"  # in agent.json and as a finding: the certificate could not be renewed
 STOPPED: Mapping[str, Any] = {"state": "stopped"}
 T = TypeVar("T")
 
@@ -71,11 +73,14 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     waiting = _tried(problems, "decisions", "a decision cannot be read", lambda: _waiting(directory))
     _tried(problems, "audit", "the audit log takes no entries, so nothing leaves", audit_log.open_log(who).look)
     host = None if settings is None else host_facts.read(settings)
+    told = agent(directory)
+    with contextlib.suppress(ConfigError):
+        problems += [health.from_plain(told.pop(RENEWAL))] if RENEWAL in told else []
     return Facts(
         now=now,
         directory=directory,
         settings=settings,
-        agent=agent(directory),
+        agent=told,
         certificate_expires=instants.read(who.certificate_expires) if who.certificate_expires else None,
         balances=balances,
         runs_open=still_open,

@@ -178,9 +178,11 @@ class Operations:
         checked = contract.inspect(task, where, now=time.time())
         if checked.data is None:
             first = checked.findings[0]
-            raise TelemetryError(
+            error = TelemetryError(
                 first.text, allowed=first.allowed, next_step=f"{first.remedy}; {CHECK}", code=first.code
             )
+            error.broken = contract.codes(checked.findings)
+            raise error
         self._data, self._key, self._covered = checked.data, key, b""
         return checked.data
 

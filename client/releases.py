@@ -36,13 +36,18 @@ class Releases:
         outbox: Outbox,
         key: bytes,
         clock: Callable[[], datetime],
+        looked: Callable[[str, Sequence[str]], None] = lambda task, broken: None,
     ) -> None:
-        """Put the parts together; arguments as for handler.Handler, `key` as for Reservations."""
+        """Put the parts together; arguments as for handler.Handler, `key` as for Reservations.
+
+        `looked` is told, by task, what breaks its contract when the data was looked at for a run (last_check.keep).
+        """
         self._settings = settings
         self._worker = worker
         self._open_budget = budget
         self._outbox = outbox
         self._clock = clock
+        self._looked = looked
         self._reservations = Reservations(settings=settings, worker=worker, budget=self._budget, key=key, clock=clock)
 
     def use(self, settings: Settings) -> None:
@@ -68,9 +73,13 @@ class Releases:
             self._reservations.reserve(plan)
         try:
             answer = self._ask(header, plan, {})
+            self._looked(plan.task_name, ())
             if private:
                 self._reservations.cover(plan, answer)
-        except Exception:
+        except Exception as error:
+            broken = tuple(getattr(error, "broken", ()))
+            if broken:
+                self._looked(plan.task_name, broken)
             if private and known is None:
                 # Nothing has left: what was set aside for it is free again.
                 with self._budget() as budget:

@@ -7,17 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedsite.client import assembly, site
+from fedsite.client import assembly, health, health_facts, site
 from fedsite.client.activity import Board
 from fedsite.client.agent import Agent, StateReport
 from fedsite.client.settings import SettingsFile
 from fedsite.client.unsent import Unsent
 from fedsite.protocol import documents, instants
-from fedsite.protocol.errors import ExitCode
+from fedsite.protocol.errors import ExitCode, FedsiteError
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +56,19 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
     if socket is not None:
         constant["socket"] = str(socket)
     file = StateReport(lambda value: _write(state, value), constant)
+    last: Mapping[str, Any] = {}
 
     def report(told: Mapping[str, Any]) -> None:
-        file(told)
+        nonlocal last
+        last = told
+        file({**told, **not_renewed(renewal.problem)})
         board.report(told)
+
+    def between() -> None:
+        before = renewal.problem
+        renewal.when_due()
+        if renewal.problem is not before:
+            report(last)
 
     agent = Agent(
         link=link,
@@ -67,7 +77,7 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
         delay=poll_delay,
         unsent=Unsent(parts.outbox),
         report=report,
-        between=renewal.when_due,
+        between=between,
     )
     received: list[int] = []
 
@@ -83,6 +93,16 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
     finally:
         state.unlink(missing_ok=True)
     return int(ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.OK)
+
+
+def not_renewed(problem: FedsiteError | None) -> dict[str, Any]:
+    """What the state file says of a certificate that could not be renewed, as a finding for the screens."""
+    if problem is None:
+        return {}
+    again = "it is tried again by itself; fedsite doctor tries the way"
+    title = "the certificate was not renewed"
+    found = health.from_error(health_facts.RENEWAL, title, problem, severity="warning", depends_on=("link",))
+    return {health_facts.RENEWAL: health.plain(replace(found, remedy=found.remedy or again))}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

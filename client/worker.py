@@ -65,6 +65,7 @@ def answer_to(request: pipe.Message, operations: Mapping[str, Operation]) -> pip
             "found": str(getattr(error, "found", "") or f"{type(error).__name__}: {error}"),
             "allowed": str(getattr(error, "allowed", "")),
             "next": str(getattr(error, "next_step", "")),
+            "broken": list(getattr(error, "broken", ())),
         }
         return pipe.Message(header=header)
 

@@ -30,6 +30,8 @@ _CHUNK = 1 << 20
 class WorkerError(FedsiteError):
     """The worker failed, refused, died, or did not answer in time; `refusal` is what may be told to the centre."""
 
+    broken: tuple[str, ...] = ()  # kinds of what breaks the task's contract; never told to the centre
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Child:
@@ -210,9 +212,11 @@ class WorkerLink:
 def _failure(operation: str, header: Mapping[str, Any]) -> WorkerError:
     code = header.get("code")
     refusal = RefusalCode(code) if code in set(RefusalCode) else RefusalCode.INTERNAL
-    return WorkerError(
+    error = WorkerError(
         str(header.get("found") or f"{operation} failed"),
         allowed=str(header.get("allowed") or ""),
         next_step=str(header.get("next") or ""),
         refusal=refusal,
     )
+    error.broken = tuple(map(str, header.get("broken") or ()))
+    return error

@@ -48,6 +48,7 @@ class TelemetryError(Exception):
     """
 
     exit_code = 3
+    broken: tuple[str, ...] = ()  # the kinds of everything that breaks the contract, once the data was looked at
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import pipe, reference
+from fedsite.client import last_check, pipe, reference
 from fedsite.client.operations import Operations
 from fedsite.client.settings import DataSettings
 from fedsite.client.worker import answer_to
@@ -55,7 +55,9 @@ class Apart:
         answer = answer_to(request, self.operations)
         if answer.header.get("ok") is not True:
             found, code = str(answer.header["found"]), RefusalCode(str(answer.header["code"]))
-            raise WorkerError(found, refusal=code)
+            error = WorkerError(found, refusal=code)
+            error.broken = tuple(answer.header["broken"])
+            raise error
         return answer
 
 
@@ -108,6 +110,8 @@ def test_one_code_and_nothing_else_leaves(kit: Any, worker: Apart, tmp_path: Pat
     assert name in contract.codes(contract.check(read_task(DOCUMENT), where, now=time.time()))
     answer = kit.centre.open(kit.site, reply, asked)
     assert (answer.outcome, answer.code in ALLOWED) == ("refused", True)
+    (kept,) = last_check.read(kit.site.directory)  # the operator's screens say which kinds
+    assert (kept.task, name in kept.codes) == ("toy", True)
     assert (dict(reply.blobs), dict(answer.body)) == ({}, {})
     # The rest of a reply is the same whatever was wrong: what it answers, for whom, and when.
     told = json.loads(reply.header)
@@ -120,6 +124,9 @@ def test_good_data_is_answered_without_a_word_about_it(kit: Any, worker: Apart, 
     reply, asked = _asked(kit, worker, tmp_path, HEADER, rows())
     answer = kit.centre.open(kit.site, reply, asked)
     assert (answer.outcome, dict(reply.blobs), dict(answer.body)) == ("ok", {}, {})
+    (kept,) = last_check.read(kit.site.directory)
+    assert (kept.task, kept.codes) == ("toy", ())
+    assert kept.checked is not None
 
 
 def test_drift_is_for_the_operator_alone(kit: Any, worker: Apart, tmp_path: Path) -> None:

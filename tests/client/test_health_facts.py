@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import approvals, audit_log, health_facts, last_check, overview, pause, site
+from fedsite.client import approvals, assembly, audit_log, health_facts, last_check, overview, pause, running, site
 from fedsite.client.approvals import Approvals
-from fedsite.protocol import audit_lines
+from fedsite.protocol import audit_lines, documents
+from fedsite.protocol.errors import UnreachableError
 from tests.cli.test_site_commands import join_on_disk
 from tests.client.conftest import Centre
 
@@ -65,12 +66,28 @@ def test_a_broken_file_is_a_finding_and_the_rest_is_told(directory: Path, name: 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"state":3}', b"\xff" * 70_000])
 def test_a_state_file_that_is_none_says_starting(directory: Path, data: bytes) -> None:
-    from fedsite.client import assembly
-
     (directory / assembly.STATE).write_bytes(data)
     assert look(directory)["agent"] == {"state": "stopped"}  # a file that was left
     with assembly.only_one(directory):
         assert look(directory)["agent"] == {"state": "starting"}
+
+
+def test_a_certificate_that_the_agent_could_not_renew_is_said_while_it_runs(directory: Path) -> None:
+    problem = UnreachableError("no answer to /renew", next_step="")
+    for told, wanted in (
+        (running.not_renewed(problem), ["renewal"]),
+        (running.not_renewed(None), []),
+        ({"renewal": None}, []),
+        ({"renewal": {"code": "renewal", "severity": "loud"}}, []),
+    ):
+        (directory / assembly.STATE).write_bytes(documents.canonical({"state": "idle", "pid": 1, **told}))
+        with assembly.only_one(directory):
+            value = look(directory)
+        assert [finding["code"] for finding in value["findings"]] == wanted
+        assert value["agent"] == {"state": "idle", "pid": 1}
+        assert [finding["severity"] for finding in value["findings"]] == ["warning"] * len(wanted)
+        assert all("fedsite doctor" in finding["remedy"] for finding in value["findings"])
+    assert codes(directory) == []  # what an agent said that is gone
 
 
 def test_looks_at_data_are_kept_and_tasks_never_looked_at_are_told(directory: Path) -> None:

@@ -173,10 +173,15 @@ def test_a_site_file_that_is_malformed_or_wrong(federation: Federation, tmp_path
         ("policy: {epsilon_max: lots}\n", ("site.yaml", "epsilon_max", "lots")),
     ):
         settings.write_text(text)
-        for arguments in (("up",), ("status",), ("data", "check", "pump")):
+        for arguments in (("up",), ("data", "check", "pump")):
             done = federation.cli(*arguments, home=home)
             assert done.code in (USAGE, DATA), done.stderr
             _refused(done, done.code, *words)
+        # A screen that only reads shows all it can, and this among it; doctor is the one that judges.
+        shown = federation.cli("status", home=home)
+        assert shown.code == 0, shown.stderr
+        assert all(word in shown.stdout for word in ("certificate", *words)), shown.stdout
+        assert federation.cli("doctor", home=home).code == USAGE
 
 
 def test_before_anything_is_set_up_each_command_says_what_comes_first(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_only_certificate_holders_may_measure_the_way() -> None:
     assert _status(_asked("/ping")) == 401
     assert _status(_asked("/ping", "gone")) == 403
     assert _status(_asked("/ping", "old")) == 403
-    assert _status(_asked("/ping", None, "plain")) == 401  # the way of a plain node's own process is not ours to measure
+    assert _status(_asked("/ping", None, "plain")) == 401  # a plain node's own process measures no way here
     assert _status(_asked("/ping", "a", method="GET")) == 404
     assert _status(_asked("/ping/", "a")) == 404
     assert _status(_asked("/ping", listener=Listener.LOOPBACK, bearer=SECRET)) == 404
