@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedsite.client import pipe, protect
+from fedsite.client.audit_log import SiteAudit
 from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
 from fedsite.client.settings import PolicySettings, Settings
@@ -194,16 +195,25 @@ class Kit:
         return replace(self.settings, policy=replace(self.settings.policy, **policy))
 
     def handler(self, **policy: Any) -> Handler:
-        settings = replace(self.settings, policy=replace(self.settings.policy, **policy))
-        return Handler(
-            site=self.site,
-            settings=settings,
-            worker=self.worker,
-            budget=partial(Budget, self.budget_path),
-            outbox=self.outbox,
-            install=lambda version, manifest_hash: self.installed.append((version, manifest_hash)),
-            clock=lambda: self.now,
-        )
+        return self.built(settings=self.handler_settings(**policy))
+
+    def logged(self, **parts: Any) -> Handler:
+        """A handler with an audit log."""
+        log = SiteAudit(self.site, self.budget_path)
+        return self.built(**{"audit": log, "heads": log, **parts})
+
+    def built(self, **parts: Any) -> Handler:
+        """A handler of the kit's parts and these."""
+        given: dict[str, Any] = {
+            "site": self.site,
+            "settings": self.settings,
+            "worker": self.worker,
+            "budget": partial(Budget, self.budget_path),
+            "outbox": self.outbox,
+            "install": lambda version, manifest_hash: self.installed.append((version, manifest_hash)),
+            "clock": lambda: self.now,
+        }
+        return Handler(**(given | parts))
 
     def answer(self, frame: Frame, handler: Handler | None = None) -> ReplyHeader:
         return self.centre.open(self.site, (handler or self.handler()).handle(frame), frame)

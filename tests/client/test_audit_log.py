@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedsite.client import audit_log
-from fedsite.client.audit_log import SiteAudit
-from fedsite.client.budget import Budget
-from fedsite.client.handler import Handler
 from fedsite.client.site import Site
 from fedsite.protocol import audit, audit_lines, audit_logs, shape
 from fedsite.protocol.audit import Entry, Head
@@ -24,17 +20,6 @@ from fedsite.protocol.messages import Frame, read_header, read_reply
 from fedsite.protocol.secagg import context
 
 CENTRES = Head(sequence=7, hash="ab" * 32)
-
-
-def handler(kit: Any, **changes: Any) -> Handler:
-    """The kit's, with a log."""
-    log = SiteAudit(kit.site, kit.budget_path)
-    given: dict[str, Any] = {
-        "site": kit.site, "settings": kit.settings, "worker": kit.worker, "outbox": kit.outbox,
-        "budget": partial(Budget, kit.budget_path), "install": lambda version, manifest_hash: None,
-        "audit": log, "heads": log, "clock": lambda: kit.now,
-    }  # fmt: skip
-    return Handler(**(given | changes))
 
 
 def entries(kit: Any) -> list[Entry]:
@@ -59,7 +44,7 @@ def with_head(kit: Any, frame: Frame, head: Any) -> Frame:
 
 def test_a_run_is_told_and_its_replies_bring_the_head(kit: Any, not_private: dict[str, Any]) -> None:
     plan = kit.centre.plan()
-    answers = handler(kit)
+    answers = kit.logged()
     kit.answer(prepared := kit.centre.prepare(kit.site, plan), answers)
     frame = answers.handle(kit.centre.train(kit.site, plan))
     assert kinds(kit) == ["begun", "policy", "accepted", "released"]
@@ -76,7 +61,7 @@ def test_a_run_is_told_and_its_replies_bring_the_head(kit: Any, not_private: dic
 
 
 def test_the_centres_head_stands_in_the_next_entry(kit: Any) -> None:
-    plan, answers = kit.centre.plan(), handler(kit)
+    plan, answers = kit.centre.plan(), kit.logged()
     answers.handle(with_head(kit, kit.centre.prepare(kit.site, plan), shape.plain(CENTRES)))
     assert entries(kit)[-1].heads == {kit.site.federation.id: CENTRES}
     answers.handle(kit.centre.train(kit.site, plan))
@@ -86,12 +71,12 @@ def test_the_centres_head_stands_in_the_next_entry(kit: Any) -> None:
 @pytest.mark.parametrize("head", [None, {}, {"sequence": 1, "hash": "x"}, [1], "7"])
 def test_what_is_no_head_is_refused(kit: Any, head: Any) -> None:
     frame = with_head(kit, kit.centre.prepare(kit.site, kit.centre.plan()), head)
-    reply = kit.answer(frame, handler(kit))
+    reply = kit.answer(frame, kit.logged())
     assert (reply.outcome, reply.code) == ("refused", RefusalCode.MALFORMED)
 
 
 def test_a_refusal_is_told_with_its_code_and_brings_the_head(kit: Any) -> None:
-    answers = handler(kit)
+    answers = kit.logged()
     frame = answers.handle(kit.centre.train(kit.site, kit.centre.plan()))
     assert read_reply(frame.header).code == RefusalCode.PLAN_UNKNOWN
     assert entries(kit)[-1].kind == "refused"
@@ -101,7 +86,7 @@ def test_a_refusal_is_told_with_its_code_and_brings_the_head(kit: Any) -> None:
 
 def test_the_head_is_no_part_of_the_work(kit: Any) -> None:
     """Another attempt with another head at the same work sends the same values, and pays nothing."""
-    plan, answers = kit.centre.plan(), handler(kit)
+    plan, answers = kit.centre.plan(), kit.logged()
     answers.handle(kit.centre.prepare(kit.site, plan))
     first = with_head(kit, kit.centre.train(kit.site, plan), shape.plain(CENTRES))
     again = with_head(kit, kit.centre.train(kit.site, plan, attempt=2), shape.plain(replace(CENTRES, sequence=8)))
@@ -112,7 +97,7 @@ def test_the_head_is_no_part_of_the_work(kit: Any) -> None:
 
 
 def test_a_full_disk_keeps_a_release_at_home_and_pays_once(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, answers = kit.centre.plan(), handler(kit)
+    plan, answers = kit.centre.plan(), kit.logged()
     answers.handle(kit.centre.prepare(kit.site, plan))
     asked = kit.centre.train(kit.site, plan)
     real = AuditFile.append
@@ -136,7 +121,7 @@ def test_a_full_disk_keeps_a_release_at_home_and_pays_once(kit: Any, monkeypatch
 def test_a_sum_is_told_with_what_its_session_was_bound_to(party: Any) -> None:
     party.prepare()
     kit = party.kits[0]
-    answers = handler(kit)
+    answers = kit.logged()
     for frame in (party.advertise_frame(kit),):
         answers.handle(frame)
     party.reach("mask")
@@ -151,7 +136,7 @@ def test_a_sum_is_told_with_what_its_session_was_bound_to(party: Any) -> None:
 def test_nothing_secret_or_measured_stands_in_a_log(party: Any) -> None:
     party.reach("mask")
     kit = party.kits[0]
-    frame = handler(kit).handle(party.mask_frame(kit))
+    frame = kit.logged().handle(party.mask_frame(kit))
     text = b"".join(path.read_bytes() for path in audit_lines.files(kit.site.directory / "audit" / kit.site.id))
     state = kit.site.directory
     assert kit.site.key.seed.hex().encode() not in text
@@ -160,7 +145,7 @@ def test_nothing_secret_or_measured_stands_in_a_log(party: Any) -> None:
 
 
 def test_the_log_of_a_run_is_whole_and_a_cut_end_is_seen_against_the_last_reply(kit: Any, tmp_path: Path) -> None:
-    plan, answers = kit.centre.plan(), handler(kit)
+    plan, answers = kit.centre.plan(), kit.logged()
     answers.handle(kit.centre.prepare(kit.site, plan))
     last = told(answers.handle(kit.centre.train(kit.site, plan)))
     folder = kit.site.directory / "audit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from fedsite.client import approvals, history, settings_template
 from fedsite.client.approvals import Approvals
-from fedsite.client.budget import Budget
 from fedsite.client.consent import Consent
 from fedsite.client.handler import Handler
 from fedsite.client.settings import FILE, Settings, SettingsFile
@@ -49,16 +47,10 @@ def make(kit: Any, told: Told) -> Callable[..., Handler]:
     """A handler over the site's own file."""
 
     def build(not_now: Callable[[], str | None] = lambda: None, chosen: Any = None) -> Handler:
-        return Handler(
-            site=kit.site,
+        return kit.built(
             settings=SettingsFile(kit.site.directory) if chosen is None else chosen,
-            worker=kit.worker,
-            budget=partial(Budget, kit.budget_path),
-            outbox=kit.outbox,
-            install=lambda version, manifest_hash: kit.installed.append((version, manifest_hash)),
             not_now=not_now,
             audit=lambda kind, facts: told.append((kind, facts)),
-            clock=lambda: kit.now,
         )
 
     return build

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from fedsite.client import card, history
-from fedsite.client.audit_log import SiteAudit
-from fedsite.client.budget import Budget
-from fedsite.client.handler import Handler
 from fedsite.protocol.plan import LocalPlan, RoundPlan, RoundsPlan, StrategyPlan
 
 SECOND = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
 
 
-def handler_of(kit: Any) -> Handler:
-    log = SiteAudit(kit.site, kit.budget_path)
-    return Handler(
-        site=kit.site,
-        settings=kit.settings,
-        worker=kit.worker,
-        budget=partial(Budget, kit.budget_path),
-        outbox=kit.outbox,
-        install=lambda version, manifest_hash: None,
-        audit=log,
-        heads=log,
-        clock=lambda: kit.now,
-    )
-
-
 def play(kit: Any, plan: RoundPlan, outcome: str = "completed") -> None:
-    handler = handler_of(kit)
+    handler = kit.logged()
     frames = [kit.centre.prepare(kit.site, plan)]
     frames += [kit.centre.train(kit.site, plan, round=number) for number in (1, 2)]
     frames.append(kit.centre.ask(kit.site, "finish", plan, body={"outcome": outcome}))

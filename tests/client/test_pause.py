@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsite.client import host_facts, pause
-from fedsite.client.budget import Budget
 from fedsite.client.conditions import gate
-from fedsite.client.handler import Handler
 from fedsite.protocol.errors import ConfigError, RefusalCode, StorageError
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -111,13 +108,4 @@ def test_a_paused_site_says_not_now_and_ends_what_has_begun(kit: Any) -> None:
 
 def paused_handler(kit: Any) -> Any:
     not_now = gate(lambda: kit.settings, host_facts.read, lambda: pause.why_not(kit.site.directory, lambda: kit.now))
-    return Handler(
-        site=kit.site,
-        settings=kit.settings,
-        worker=kit.worker,
-        budget=partial(Budget, kit.budget_path),
-        outbox=kit.outbox,
-        install=lambda version, manifest_hash: None,
-        not_now=not_now,
-        clock=lambda: kit.now,
-    )
+    return kit.built(not_now=not_now)

@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 
 from fedsite.client.audit_log import SiteAudit
-from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
 from fedsite.client.settings import PolicySettings, Settings
 from fedsite.client.site import Site
@@ -49,13 +48,7 @@ class Scene:
         self.asked = centre.train(site, plan)
 
     def handler(self) -> Handler:
-        kit = self.kit
-        log = SiteAudit(kit.site, kit.budget_path)
-        return Handler(
-            site=kit.site, settings=kit.settings, worker=kit.worker, outbox=kit.outbox,
-            budget=partial(Budget, kit.budget_path), install=lambda version, manifest_hash: None,
-            audit=log, heads=log, clock=lambda: kit.now,
-        )  # fmt: skip
+        return self.kit.logged()
 
     def copied(self, to: Path) -> Scene:
         """The same site in another place."""
