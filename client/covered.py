@@ -1,7 +1,8 @@
 """Whose records a run reads, as the budget keeps it: keyed hashes of entity names, and the time covered of each.
 
 Names never reach the disk. The key is the site's own, so that nobody who finds the file can try names; what was written
-under another key (a site that joined anew with a new identity) cannot be compared, and counts as everything.
+under another key (a site that joined anew with a new identity), or with names out of other columns (which the centre
+chooses), cannot be compared, and counts as everything.
 """
 
 from __future__ import annotations
@@ -9,32 +10,36 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fedsite.protocol import documents
 from fedsite.telemetry.coverage import EVER, SITE, Coverage, Interval
 
 PURPOSE: Final = "ledger"  # what the key is derived from the site's identity for
 _RECORD: Final = struct.Struct("<16sdd")
 _WHOLE: Final = bytes(16)  # stands for the whole site, which holds every entity
 _APART: Final = ""  # clock of intervals that are on several
+_KEY: Final = 32  # hex digits that say which key; those after them say which columns names came out of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Covered:
     """Intervals (first and last, both included) by an entity's keyed hash, in times of one clock."""
 
-    key: str  # which key the hashes were made with, hex
+    key: str  # which key the hashes were made with, and of names out of which columns, hex
     clock: str
     spans: Mapping[bytes, Interval]
 
     def meets(self, other: Covered, *, timed: bool) -> bool:
         """Whether a record may be in both; without `timed`, whether an entity is, at whatever times."""
-        if self.key != other.key:
+        if self.key[:_KEY] != other.key[:_KEY]:
             return True
         if _WHOLE in self.spans or _WHOLE in other.spans:
             pairs = [(a, b) for a in self.spans.values() for b in other.spans.values()]
+        elif self.key != other.key:
+            return bool(self.spans and other.spans)
         else:
             pairs = [(self.spans[name], other.spans[name]) for name in self.spans.keys() & other.spans.keys()]
         if not timed or self.clock != other.clock or self.clock == _APART:
@@ -44,7 +49,7 @@ class Covered:
     def within(self, other: Covered) -> bool:
         """Whether `other` covers everything of this, so that what was checked for it holds here."""
         whole = other.spans.get(_WHOLE)
-        if self.key != other.key:
+        if self.key[:_KEY] != other.key[:_KEY] or (self.key != other.key and whole is None):
             return False
         if self.clock != other.clock:
             return whole == EVER
@@ -54,7 +59,7 @@ class Covered:
     def joined(self, other: Covered) -> Covered:
         """What either covers, as one interval an entity: rather too much than too little."""
         if self.key != other.key:
-            return everything(other.key)
+            return everything(other.key[:_KEY])
         if self.clock != other.clock:
             return Covered(key=self.key, clock=_APART, spans=dict.fromkeys([*self.spans, *other.spans], EVER))
         spans = dict(self.spans)
@@ -84,7 +89,7 @@ def hashed(found: Coverage, key: bytes) -> Covered:
     if not found.entities:
         return everything(key_id(key))
     spans = {_WHOLE if name == SITE else _hash(key, b"entity", name): span for name, span in found.entities.items()}
-    return Covered(key=key_id(key), clock=found.clock, spans=spans)
+    return Covered(key=key_id(key) + _columns_id(key, found.columns), clock=found.clock, spans=spans)
 
 
 def everything(key: str) -> Covered:
@@ -100,6 +105,11 @@ def unknown() -> Covered:
 def key_id(key: bytes) -> str:
     """Names a key without telling it."""
     return _hash(key, b"key", "").hex()
+
+
+def _columns_id(key: bytes, columns: Sequence[str]) -> str:
+    """Of the columns that name an entity together; empty where none do."""
+    return _hash(key, b"columns", documents.canonical(list(columns)).decode()).hex() if columns else ""
 
 
 def _hash(key: bytes, kind: bytes, name: str) -> bytes:

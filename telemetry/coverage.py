@@ -2,9 +2,11 @@
 
 Two coverages overlap where they share an entity at a time. What cannot be told apart counts as the same: a task without
 an entity column covers the whole site, one without a time column covers an entity's whole record, and intervals on
-different clocks are not compared at all. So a spend may be counted too often, and never too seldom. An entity under a
-new name cannot be recognised from here, which is left to the ledger's other key, the source itself; a count that starts
-anew under an old name overlaps its old record.
+different clocks are not compared at all. The task document, and with it which columns name an entity and tell the time,
+is the centre's: names out of different columns are not compared either, and times of different columns are different
+clocks. So a spend may be counted too often, and never too seldom. An entity under a new name in the same column cannot
+be recognised from here, which is left to the ledger's other key, the source itself; a count that starts anew under an
+old name overlaps its old record.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ Interval = tuple[float, float]  # first and last, both included
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """Intervals by `entity_key` (or `SITE`), in times of `clock`: UTC, or the unit of the task's own count."""
+    """Intervals by `entity_key` (or `SITE`), in times of `clock`: UTC or the unit of a count, and of which column."""
 
     clock: str
     entities: Mapping[str, Interval]
+    columns: tuple[str, ...] = ()  # that name an entity together
 
     def overlaps(self, other: Coverage) -> bool:
         """Whether a record may be in both."""
@@ -44,6 +47,8 @@ class Coverage:
         if SITE in self.entities or SITE in other.entities:
             pairs = [(a, b) for a in self.entities.values() for b in other.entities.values()]
         else:
+            if self.columns != other.columns:
+                return bool(self.entities and other.entities)
             pairs = [(self.entities[name], other.entities[name]) for name in common]
         if self.clock != other.clock:
             return bool(pairs)
@@ -69,7 +74,7 @@ def coverage(task: Task, data: SiteData) -> Coverage:
             first, last = _reached(task, first, last)
             known = found.get(name, (first, last))
             found[name] = (min(first, known[0]), max(last, known[1]))
-    return Coverage(clock=clock, entities=found)
+    return Coverage(clock=clock, entities=found, columns=task.data.entity_columns)
 
 
 def entity_key(name: str) -> str:
@@ -80,7 +85,7 @@ def entity_key(name: str) -> str:
 def plain(found: Coverage) -> dict[str, Any]:
     """A coverage as JSON: an open end is null."""
     ends = {name: [_finite(first), _finite(last)] for name, (first, last) in found.entities.items()}
-    return {"clock": found.clock, "entities": ends}
+    return {"clock": found.clock, "entities": ends, "columns": list(found.columns)}
 
 
 def from_plain(value: Mapping[str, Any]) -> Coverage:
@@ -89,15 +94,15 @@ def from_plain(value: Mapping[str, Any]) -> Coverage:
         str(name): (EVER[0] if first is None else float(first), EVER[1] if last is None else float(last))
         for name, (first, last) in value["entities"].items()
     }
-    return Coverage(clock=str(value["clock"]), entities=entities)
+    return Coverage(clock=str(value["clock"]), entities=entities, columns=tuple(map(str, value.get("columns", ()))))
 
 
 def _clock(task: Task, times: NDArray[np.float64]) -> str:
     if task.data.time is None:
         return "none"
     if task.rate.seconds is not None and len(times) and times.min() >= EPOCH:
-        return UTC
-    return task.rate.unit
+        return f"{UTC} {task.data.time}"
+    return f"{task.rate.unit} {task.data.time}"
 
 
 def _spans(windows: Windows) -> dict[str, Interval]:

@@ -21,6 +21,7 @@ coverages = st.builds(
     Coverage,
     clock=st.sampled_from(["utc", "cycle", "none"]),
     entities=st.dictionaries(st.sampled_from(["pump-1", "pump-2", "pump-3", SITE]), spans, max_size=4),
+    columns=st.sampled_from([(), ("pump",), ("plant", "pump")]),
 )
 
 
@@ -44,6 +45,21 @@ def test_what_cannot_be_compared_is_the_same() -> None:
     assert known.meets(unknown(), timed=True)
     assert unknown().meets(known, timed=True)
     assert known.meets(hashed(Coverage(clock="utc", entities={}), KEY), timed=True)  # says nothing: everything
+
+
+def test_names_out_of_other_columns_cannot_be_compared() -> None:
+    """Which column names an entity is for the centre to say, and another one makes no new records."""
+    one, other = (
+        hashed(Coverage(clock="utc", entities={name: (at, at + 1)}, columns=(column,)), KEY)
+        for name, at, column in (("a", 0.0, "unit"), ("s-17", 50.0, "serial"))
+    )
+    for timed in (False, True):
+        assert one.meets(other, timed=timed)
+        assert one.joined(other).meets(of("b", 9, 9), timed=timed)
+    assert not one.within(other)
+    assert one.within(one.joined(other))
+    # A site that is one entity is compared by its times, whatever columns others go by.
+    assert not one.meets(of(SITE, 5, 6), timed=True)
 
 
 def test_names_are_hidden() -> None:

@@ -43,13 +43,14 @@ def test_each_entity_from_its_first_reading_to_its_last(toy_task: Callable[..., 
     holdout = _windows([T0 + 20], [1], ("m1", "m2", "m3"))
     found = coverage(toy_task(), _data(train, holdout))
     # A window of 3 readings at most 1.5 s apart reaches 3 s back; m3 has no window.
-    assert found == Coverage(clock="utc", entities={"m1": (T0, T0 + 9), "m2": (T0 + 2, T0 + 20)})
+    entities = {"m1": (T0, T0 + 9), "m2": (T0 + 2, T0 + 20)}
+    assert found == Coverage(clock="utc time", entities=entities, columns=("machine",))
 
 
 def test_a_label_ahead_and_longer_gaps_reach_further(toy_task: Callable[..., Task]) -> None:
     task = toy_task(window={"gap": {"longest": 2}}, label={"kind": "horizon", "ahead": 4}, rate={"unit": "s"})
     found = coverage(task, _data(_windows([100.0], [0], ("m1",))))
-    assert found == Coverage(clock="s", entities={"m1": (100 - 2 * 2.5, 100 + 4 * 2.5)})
+    assert (found.clock, found.entities) == ("s time", {"m1": (100 - 2 * 2.5, 100 + 4 * 2.5)})
 
 
 def test_joined_facts_reach_as_far_as_they_are_looked_for(toy_task: Callable[..., Task]) -> None:
@@ -78,7 +79,7 @@ def test_without_an_entity_the_site_is_one_whatever_it_is_called(toy_task: Calla
 def test_without_time_an_entity_is_covered_for_ever(toy_task: Callable[..., Task]) -> None:
     document = {"data": {"time": None}, "rate": {"seconds": None, "unit": "row"}}
     found = coverage(toy_task(**document), _data(_windows([0.0, 1.0], [0, 1], ("m1", "m2"))))
-    assert found == Coverage(clock="none", entities={"m1": EVER, "m2": EVER})
+    assert (found.clock, found.entities) == ("none", {"m1": EVER, "m2": EVER})
     assert found.overlaps(coverage(toy_task(), _data(_windows([T0], [0], ("M1 ",)))))
     assert not found.overlaps(coverage(toy_task(), _data(_windows([T0], [0], ("m3",)))))
 
@@ -86,8 +87,24 @@ def test_without_time_an_entity_is_covered_for_ever(toy_task: Callable[..., Task
 def test_times_since_a_start_of_their_own_are_not_compared_with_the_clock(toy_task: Callable[..., Task]) -> None:
     task = toy_task(rate={"unit": "s"})
     own, utc = (coverage(task, _data(_windows([at], [0], ("m1",)))) for at in (30.0, T0))
-    assert (own.clock, utc.clock) == ("s", "utc")
+    assert (own.clock, utc.clock) == ("s time", "utc time")
     assert own.overlaps(utc)
+
+
+@pytest.mark.parametrize("entity", ["serial", ["machine", "serial"]])
+def test_names_out_of_another_column_may_be_the_same_entities(toy_task: Callable[..., Task], entity: Any) -> None:
+    """The centre writes the task: the same records, named by another column, must not look like new ones."""
+    one = coverage(toy_task(), _data(_windows([T0], [0], ("m1",))))
+    other = coverage(toy_task(data={"entity": entity}), _data(_windows([T0 + 900], [0], ("s-17",))))
+    assert one.overlaps(other)
+    assert other.overlaps(one)
+
+
+def test_times_out_of_another_column_are_on_another_clock(toy_task: Callable[..., Task]) -> None:
+    one = coverage(toy_task(), _data(_windows([T0], [0], ("m1",))))
+    other = coverage(toy_task(data={"time": "stored"}), _data(_windows([T0 + 1e6], [0], ("m1",))))
+    assert one.overlaps(other)
+    assert not one.overlaps(coverage(toy_task(), _data(_windows([T0 + 1e6], [0], ("m1",)))))
 
 
 def test_no_windows_cover_nothing(toy_task: Callable[..., Task]) -> None:
@@ -117,7 +134,8 @@ def test_names_that_only_look_like_numbers(name: str) -> None:
 
 
 def test_plain_and_back() -> None:
-    found = Coverage(clock="utc", entities={"a": (1.0, 2.5), "b": EVER, SITE: (-math.inf, 3.0)})
+    entities = {"a": (1.0, 2.5), "b": EVER, SITE: (-math.inf, 3.0)}
+    found = Coverage(clock="utc", entities=entities, columns=("plant", "unit"))
     value: Any = covered.plain(found)
     assert value["entities"]["b"] == [None, None]
     assert covered.from_plain(value) == found
