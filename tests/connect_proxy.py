@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -50,10 +50,7 @@ class ConnectProxy:
         self.close()
 
     def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+        accept(self._listener, lambda one: threading.Thread(target=self._answer, args=(one,), daemon=True).start())
 
     def _answer(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -78,11 +75,19 @@ class ConnectProxy:
             server = socket.create_connection(("127.0.0.1", self.hosts[target]))
             self._open.append(server)
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            threading.Thread(target=_copy, args=(server, client), daemon=True).start()
-            _copy(client, server)
+            threading.Thread(target=copy, args=(server, client), daemon=True).start()
+            copy(client, server)
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def accept(listener: socket.socket, answer: Callable[[socket.socket], None]) -> None:
+    """Give every connection to `answer`, until the listener is closed."""
+    with contextlib.suppress(OSError):
+        while True:
+            answer(listener.accept()[0])
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    """What comes from one end goes to the other, until either ends."""
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
             sink.sendall(data)

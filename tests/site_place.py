@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fedsite.client.renewal import CertificateRenewal
 from fedsite.protocol import certificates
 from fedsite.protocol.errors import FedsiteError
 from fedsite.server import home as homes
-from tests.centre import Centre
+from tests.centre import START, Centre
 
 
 class Place:
@@ -97,3 +97,19 @@ def killed(act: Callable[[], object], die_at: int) -> bool:
 def place_at(home: Path, now: datetime, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A site and its centre as they lie on the disk."""
     return Place(home / "site", Centre(homes.ServerHome(home / "server"), now=now), monkeypatch)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A host that has not joined, and its centre."""
+    made = place_at(tmp_path, START, monkeypatch)
+    yield made
+    made.centre.fleet.close()
+
+
+@pytest.fixture
+def member(place: Place) -> Place:
+    """The same, once it has joined as alpha."""
+    place.join()
+    place.posts.clear()
+    return place

@@ -30,6 +30,7 @@ from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.task import load_task
 from tests.authority import AUTHORITY
 from tests.secure_sites import Party
+from tests.site_place import member, place  # noqa: F401  fixtures of joining and renewal
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 RUN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"

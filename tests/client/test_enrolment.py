@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,22 +13,6 @@ from fedsite.protocol.errors import ConfigError, StorageError, TrustError
 from fedsite.protocol.keys import TlsKey
 from tests.centre import START
 from tests.site_place import Place, killed, place_at
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A host that has not joined, and its centre."""
-    made = place_at(tmp_path, START, monkeypatch)
-    yield made
-    made.centre.fleet.close()
-
-
-@pytest.fixture
-def member(place: Place) -> Place:
-    """The same, once it has joined as alpha."""
-    place.join()
-    place.posts.clear()
-    return place
 
 
 def test_a_kill_at_any_write_of_a_join_lets_the_same_token_finish_it(

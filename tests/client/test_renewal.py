@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,6 @@ from tests.centre import START
 from tests.site_place import Place, killed, place_at
 
 RENEWED_AT = START + timedelta(days=61)
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A host that has not joined, and its centre."""
-    made = place_at(tmp_path, START, monkeypatch)
-    yield made
-    made.centre.fleet.close()
-
-
-@pytest.fixture
-def member(place: Place) -> Place:
-    """The same, once it has joined as alpha."""
-    place.join()
-    place.posts.clear()
-    return place
 
 
 def test_it_is_due_in_the_last_third_of_its_life(member: Place) -> None:

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+from tests.connect_proxy import accept, copy
+
 
 class Relay:
     """Listens on `port` of this machine and leads to another one; serves from threads until `close`."""
@@ -18,7 +20,7 @@ class Relay:
         self._lock = threading.Lock()
         self._cut = False
         self.refused = 0  # connections while it was cut
-        threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=accept, args=(self._listener, self._lead), daemon=True).start()
 
     def cut(self) -> None:
         """Break every connection, and take none."""
@@ -52,29 +54,17 @@ class Relay:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                if self._cut:
-                    self.refused += 1
-                    client.close()
-                    continue
-                try:
-                    server = socket.create_connection(("127.0.0.1", self._target))
-                except OSError:  # nobody there: the relay outlives a server that is restarted
-                    client.close()
-                    continue
-                with self._lock:
-                    self._pairs.append((client, server))
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            sink.sendall(data)
-    for one in (source, sink):
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+    def _lead(self, client: socket.socket) -> None:
+        if self._cut:
+            self.refused += 1
+            client.close()
+            return
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:  # nobody there: the relay outlives a server that is restarted
+            client.close()
+            return
+        with self._lock:
+            self._pairs.append((client, server))
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=copy, args=(source, sink), daemon=True).start()
