@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from fedsite.protocol import documents, ids, shape, storage
+from fedsite.protocol import documents, ids, instants, shape, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
 
 FOLDER: Final = "approvals"
 KEPT: Final = 64  # plans, the newest ones; decisions are kept for good
+FRESH: Final = timedelta(days=7)  # a person may have read the card of a plan that came within it
 PLAN_BYTES: Final = 1 << 22  # the largest plan that a person is asked about
 _RUN: Final = "fedsite.asked/1"
 _DECISION: Final = "fedsite.decision/1"
@@ -62,6 +64,7 @@ class Approvals:
 
         Raises:
             IntegrityError: it is larger than a person would be shown (`too-large`).
+            PolicyError: as many as are kept wait for a person already (`approval`).
             StorageError: it cannot be written.
         """
         path = self._path(plan.hash, "run")
@@ -73,8 +76,8 @@ class Approvals:
                     allowed=f"at most {PLAN_BYTES}",
                     refusal=RefusalCode.TOO_LARGE,
                 )
+            self._make_room(now, needed=not accepted)
             self._write(path, Known(asked=now, accepted=now if accepted else None, plan=plan))
-            self._drop_old()
         elif accepted and known.accepted is None:
             self._write(path, replace(known, accepted=now))
 
@@ -163,10 +166,32 @@ class Approvals:
         storage.private_directory(self.directory)
         storage.write_atomic(path, documents.canonical(shape.plain(value)))
 
-    def _drop_old(self) -> None:
-        """Keep the newest plans: who may ask for runs may not fill this disk with them."""
-        for known in self.known()[:-KEPT]:
-            self._path(known.plan.hash, "run").unlink(missing_ok=True)
+    def _make_room(self, now: str, *, needed: bool) -> None:
+        """Keep the newest plans: who may ask for runs may not fill this disk with them.
+
+        Nor may they push out one that a person has just read, and bring another under the same run's id before the
+        person says yes to that: what nobody has decided yet stays for a while, whatever else comes.
+
+        Raises:
+            PolicyError: there is no room, and it is `needed` (`approval`).
+        """
+        known = self.known()
+        old = [one for one in known if not self._undecided(one, now)]
+        for one in old[: max(0, len(known) - KEPT + 1)]:
+            self._path(one.plan.hash, "run").unlink(missing_ok=True)
+        if needed and len(known) - len(old) >= KEPT:
+            raise PolicyError(
+                f"{len(known) - len(old)} plans wait for a person",
+                allowed=f"at most {KEPT}",
+                next_step="fedsite rounds; then fedsite rounds reject RUN",
+                refusal=RefusalCode.APPROVAL,
+            )
+
+    def _undecided(self, one: Known, now: str) -> bool:
+        """Whether somebody may be about to decide about a plan; what cannot be read counts as decided."""
+        if one.accepted is not None or abs(instants.read(now) - instants.read(one.asked)) > FRESH:
+            return False
+        return not self._path(one.plan.hash, "decision").exists()
 
 
 def check(plan: RoundPlan, mode: Literal["automatic", "once", "each"], approvals: Approvals) -> Decision | None:

@@ -179,6 +179,9 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
             found |= _flat(item, f"{path}.{name}" if path else str(name))
         return found
     return {path: value}
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        # Each entry by itself: shown as a whole, what is new in it would be cut off.
+        return _flat({f"{number}": item for number, item in enumerate(value, 1)}, path)
 
 
 def _shown(value: Any) -> str:

@@ -22,7 +22,7 @@ ERROR_SCHEMA = "fedsite.error/1"
 # Lower layers may not import the error tree; their exceptions carry the same three fields, known by their package.
 _EXIT_BY_PACKAGE = {"fedsite.telemetry": ExitCode.DATA, "fedsite.privacy": ExitCode.BUDGET}
 # What a terminal would obey, or show in another order than it stands: names and values come from files and other hosts.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _STORAGE_ERRNO = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG}
 
 
@@ -36,7 +36,8 @@ def emit(value: Any, as_json: bool) -> None:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
         return
     for line in _lines(value):
-        print(_printable(line))
+        # What a value of another host's has for an end of line would look like a line of ours.
+        print(_printable(line if isinstance(value, str) else line.replace("\n", "\N{REPLACEMENT CHARACTER}")))
     sys.stdout.flush()
 
 

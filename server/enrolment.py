@@ -96,7 +96,7 @@ class Enrolment:
                     next_step=_ASK_AGAIN,
                     refusal=RefusalCode.REPLAYED,
                 )
-            lost = self._replaced(token, request.name)
+            lost = self._replaced(token, request.name, identity.id)
             replaces = lost.site_id if lost is not None else ""
             known = self._fleet.check_free(request.name, identity.raw, node_key, replaces=replaces)
             site = Site(
@@ -166,8 +166,8 @@ class Enrolment:
             error.next_step = error.next_step or _ASK_AGAIN
             raise
 
-    def _replaced(self, token: Token, name: str) -> Site | None:
-        """The site that a token gives the place of, unless it is out already."""
+    def _replaced(self, token: Token, name: str, asking: str) -> Site | None:
+        """The site that a token gives the place of, unless it is out already; `asking` is the id of who comes."""
         if not token.replaces:
             return None
         lost = self._fleet.by_id(token.replaces)
@@ -179,6 +179,14 @@ class Enrolment:
                 refusal=RefusalCode.WRONG_SITE,
             )
         return None if lost.revoked else lost
+        if token.replaces == asking:
+            # It would be revoked by its own request, and told that it is in.
+            raise TrustError(
+                f"this token replaces {token.label or token.replaces}, and this host has that site's keys",
+                allowed="a new host, with keys of its own",
+                next_step="where the disk is not lost: fedsite token create, without --replaces",
+                refusal=RefusalCode.WRONG_SITE,
+            )
 
     def _speaker(self, certificate: bytes) -> tuple[Site, renewal.Speaker]:
         """Whose certificate it is; the guard asked before, but a revocation may have come in between."""

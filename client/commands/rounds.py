@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fedsite.protocol import output
-from fedsite.protocol.errors import PolicyError
+from fedsite.protocol.errors import ConfigError, PolicyError
 
 if TYPE_CHECKING:
     from fedsite.client.approvals import Known
@@ -20,6 +20,7 @@ _SHOWN = ("run_id", "state", "task", "rounds", "of", "bytes", "seconds", "epsilo
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it; or latest.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Read = Annotated[str, typer.Argument(metavar="RUN", help="Its id as its card tells it, or the beginning of it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +62,7 @@ def show(run: Run = "latest", json: Json = False) -> None:
     output.emit(made if json else card.text(made), json)
 
 
-def approve(run: Run, json: Json = False) -> None:
+def approve(run: Read, json: Json = False) -> None:
     """Agree to a run: this plan and, with policy.approval once, every later run that is launched the same way."""
     _decide(run, "approved", json)
 
@@ -81,6 +82,12 @@ def _decide(word: str, verdict: Literal["approved", "rejected"], json: bool) -> 
     known = history.find(directory, word)
     rules = settings.load(directory).policy
     reasons = policy.reasons(known.plan, rules)
+    if verdict == "approved" and word == "latest":
+        raise ConfigError(
+            "approve latest",
+            allowed="the id of the run whose card was read: a later one may have come since",
+            next_step="fedsite rounds show",
+        )
     if verdict == "approved" and reasons:
         # A yes that changes nothing would only look like one.
         raise PolicyError(reasons[0].found, allowed=reasons[0].allowed, next_step=reasons[0].next_step)

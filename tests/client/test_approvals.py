@@ -109,7 +109,7 @@ def test_who_asks_for_runs_cannot_fill_the_disk(store: Approvals, centre: Any, m
     monkeypatch.setattr(approvals, "KEPT", 3)
     plans = [centre.plan(seed=number) for number in range(6)]
     for number, plan in enumerate(plans):
-        store.note(plan, f"2026-03-01T12:00:0{number}Z")
+        store.note(plan, f"2026-03-{1 + 8 * number // 2:02}T12:00:00Z")
     store.decide(plans[0], "rejected", by="ada", now=NOW)
     assert [known.plan.seed for known in store.known()] == [3, 4, 5]
     assert refused(plans[0], "automatic", store) == RefusalCode.POLICY
@@ -117,6 +117,26 @@ def test_who_asks_for_runs_cannot_fill_the_disk(store: Approvals, centre: Any, m
     with pytest.raises(Exception, match="bytes") as error:
         store.note(centre.plan(seed=9), NOW)
     assert error.value.refusal == RefusalCode.TOO_LARGE
+
+
+def test_a_plan_that_a_person_has_read_is_not_pushed_out_and_replaced(
+    store: Approvals, centre: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Otherwise the yes to a run's id would be one to the other plan that came under that id meanwhile."""
+    monkeypatch.setattr(approvals, "KEPT", 3)
+    shown, *others = [centre.plan(seed=number) for number in range(6)]
+    store.note(shown, NOW)
+    store.end(shown.run_id, "gone", NOW)  # the centre's word moves nothing either
+    found = [told(lambda other=other: store.note(other, LATER)) for other in others]
+    assert [bool(text) for text in found] == [False, False, True, True, True]
+    assert shown in [known.plan for known in store.known()]
+    with pytest.raises(ConfigError, match="names 3 plans"):
+        history.find(tmp_path, shown.run_id)
+    # Where a person is not needed, the flood keeps nobody out; what was decided makes room.
+    store.note(others[3], LATER, accepted=True)
+    store.decide(others[0], "rejected", by="ada", now=LATER)
+    store.note(others[4], LATER)
+    assert [known.plan.seed for known in store.known()] == [0, 2, 5]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

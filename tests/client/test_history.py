@@ -59,6 +59,15 @@ def test_what_is_new_is_told_in_words(kit: Any) -> None:
     ]
 
 
+def test_what_is_new_in_a_long_list_is_told_by_its_place(kit: Any) -> None:
+    plan = kit.centre.plan()
+    channels = [dict(channel) for channel in plan.task["channels"]]
+    channels[-1]["maximum"] = 1e6
+    before = plan.task["channels"][-1]["maximum"]
+    other = kit.centre.plan(task={**plan.task, "channels": channels})
+    assert card.changes(plan, other) == [f"task.channels.{len(channels)}.maximum: {before:g} before, 1e+06 now"]
+
+
 def test_what_leaves_is_told_without_what_the_plan_leaves_out(kit: Any, not_private: dict[str, Any]) -> None:
     private = card.leaves(kit.centre.plan())
     assert [line.split()[0] for line in private] == ["3", "sums"]

@@ -83,3 +83,13 @@ def test_what_a_terminal_would_obey_is_shown_as_a_sign(capsys: Any) -> None:
     told = capsys.readouterr()
     assert told.out == "name\n\ufffd[2Jplänt\ufffd\n"
     assert told.err == "a\ufffdb\n"
+
+
+def test_a_value_of_several_lines_cannot_pass_for_lines_of_ours(capsys: Any) -> None:
+    """A centre words a plan: a channel called so must not look like a card's own line."""
+    name = "flow\n\nprotection\n  secagg"
+    for value in ([f"channels  {name}"], {"channel": name}, [{"channel": name}]):
+        output.emit(value, as_json=False)
+        assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith(("protection", "  sec"))]
+    output.emit("a text\nof two lines", as_json=False)
+    assert capsys.readouterr().out == "a text\nof two lines\n"

@@ -278,6 +278,15 @@ def test_a_replacing_token_gives_no_other_name_and_takes_no_other_site(centre: C
     _refused(centre, lambda: centre.enrol(EnrollingSite().ask(unknown)))
 
 
+def test_a_disk_that_was_found_again_does_not_replace_itself(centre: Centre, alpha: Enrolled) -> None:
+    """It would be revoked in the moment in which it is told that it is in."""
+    token = centre.token(label="alpha", replaces=alpha.answer.site_id)
+    error = _refused(centre, lambda: centre.enrol(alpha.site.ask(token)))
+    assert error.refusal is RefusalCode.WRONG_SITE
+    assert [site.revoked for site in centre.fleet.sites()] == [None]
+    centre.enrol(EnrollingSite().ask(token))  # the token was not used up
+
+
 def test_a_site_that_was_revoked_meanwhile_is_replaced_where_its_name_is_free(centre: Centre, alpha: Enrolled) -> None:
     given = [centre.token(label="alpha", replaces=alpha.answer.site_id) for _ in range(2)]
     centre.fleet.revoke(alpha.answer.site_id, instants.text(START))
