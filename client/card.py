@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fedsite.client.quote import Quote
 from fedsite.models import spends
-from fedsite.protocol import shape
+from fedsite.protocol import output, shape
 from fedsite.protocol.plan import RoundPlan
 
 SCHEMA: Final = "fedsite.card/1"
@@ -127,10 +127,12 @@ def text(card: Mapping[str, Any]) -> list[str]:
     """The card for people."""
     data, price = card["data"], card["price"]
     window = data["window"]
-    lines = [f"{card['task']}: {card['title']}  (run {card['run_id']}, {card['state']})", "", "new since the last one"]
-    lines += [f"  {line}" for line in card["new"]] or ["  nothing but its own weights to start from"]
+    lines = [f"{card['task']}: {card['title']}", f"run {card['run_id']}, {card['state']}", "", "new since the last one"]
+    lines += [part for line in card["new"] for part in output.fold(line, first="  ", then="    ")] or [
+        "  nothing but its own weights to start from"
+    ]
     lines += ["", "data", f"  source    {data['source'] or 'none is set: data.path in site.yaml'}"]
-    lines += [f"  channels  {', '.join(data['channels'])}"]
+    lines += output.fold(", ".join(data["channels"]), first="  channels  ", then=" " * 12)
     lines += [f"  windows   of {window.get('length')} readings, one entity is a {data['entity'] or 'site'}"]
     if data["checked"]:
         lines += [f"  checked   {data['checked']}: {data['readings']} readings"]
@@ -154,15 +156,14 @@ def text(card: Mapping[str, Any]) -> list[str]:
         lines += [f"  it holds against {cohort['colluding']} sites that side with the server"]
     if card["refused"]:
         lines += ["", "your rules say no"]
-        lines += [f"  {reason['code']}: {reason['found']}; allowed: {reason['allowed']}" for reason in card["refused"]]
+        told = [f"{reason['code']}: {reason['found']}; allowed: {reason['allowed']}" for reason in card["refused"]]
+        lines += [part for line in told for part in output.fold(line, first="  ", then="    ")]
     if card["state"] == "waiting":
-        lines += ["", f"fedsite rounds approve {card['run_id']}, or: fedsite rounds reject {card['run_id']}"]
+        lines += ["", f"next: fedsite rounds approve {card['run_id']}", f"or:   fedsite rounds reject {card['run_id']}"]
     return lines
 
 
 def _up(value: float) -> str:
-    from fedsite.protocol import output
-
     return output.epsilon(value)
 
 
@@ -178,10 +179,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
         for name, item in value.items():
             found |= _flat(item, f"{path}.{name}" if path else str(name))
         return found
-    return {path: value}
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         # Each entry by itself: shown as a whole, what is new in it would be cut off.
         return _flat({f"{number}": item for number, item in enumerate(value, 1)}, path)
+    return {path: value}
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,9 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -18,6 +20,7 @@ from typing import Any
 from fedsite.protocol.errors import ExitCode
 
 ERROR_SCHEMA = "fedsite.error/1"
+WIDTH = 80  # columns that every screen fits into
 
 # Lower layers may not import the error tree; their exceptions carry the same three fields, known by their package.
 _EXIT_BY_PACKAGE = {"fedsite.telemetry": ExitCode.DATA, "fedsite.privacy": ExitCode.BUDGET}
@@ -30,7 +33,7 @@ def emit(value: Any, as_json: bool) -> None:
     """Print one value on stdout: as one line of JSON, or for people.
 
     For people a mapping becomes aligned `key  value` lines (its `schema` is left out), a list of mappings a table, and
-    anything else its text.
+    anything else its text. On a terminal a value that is too long for it goes on below where it began.
     """
     if as_json:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
@@ -47,8 +50,35 @@ def epsilon(value: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print one line of talk on stderr."""
-    print(_printable(text), file=sys.stderr, flush=True)
+    """Print one line of talk on stderr; on a terminal that is too narrow for it, several."""
+    lines = fold(text, width=columns()) if sys.stderr.isatty() and not text.startswith("{") else [text]
+    for line in lines:
+        print(_printable(line), file=sys.stderr, flush=True)
+
+
+def columns() -> int:
+    """Of the terminal."""
+    return max(40, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+
+def fold(text: str, *, first: str = "", then: str = "  ", width: int = WIDTH) -> list[str]:
+    """A text on lines of `width` columns; words stay whole, so that what is longer than a line can be copied.
+
+    Args:
+        text: of words.
+        first: before the first line, with all its spaces.
+        then: before each further one.
+        width: columns.
+    """
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=then,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    ) or [first]
 
 
 def exit_code(error: BaseException) -> int:
@@ -147,13 +177,20 @@ def _lines(value: Any) -> Iterable[str]:
                 yield f"{key}:"
                 yield from ("  " + line for line in _lines(item))
             else:
-                yield f"{key:<{width}}  {_cell(item, key)}"
+                yield from _pair(f"{key:<{width}}  ", _cell(item, key))
     elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
         yield from _table(value)
     elif isinstance(value, list):
         yield from (_cell(item) for item in value)
     else:
         yield _cell(value)
+
+
+def _pair(name: str, text: str) -> list[str]:
+    """A key and its value; for programs that read the screen on one line, whatever its length."""
+    if not sys.stdout.isatty() or len(name) + len(text) + 2 <= columns():
+        return [name + text]
+    return fold(text, first=name, then=" " * len(name), width=columns() - 2)  # it may stand indented
 
 
 def _table(rows: list[Mapping[str, Any]]) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,8 @@ _Paths = Annotated[
     typer.Argument(metavar="[PATH]...", help="Files or folders of logs; without any, the logs of this host."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_WIDE = 100  # characters of an entry's facts on a screen
-_FIRST = ("run_id", "kind", "work", "purpose", "round", "code", "outcome", "sha256")
+_WIDE = 144  # characters of an entry where no terminal says otherwise
+_FIRST = ("kind", "work", "purpose", "round", "code", "outcome", "run_id", "sha256")
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +66,7 @@ def verify(
 
 def show(
     paths: _Paths = None,
-    run: Annotated[str, typer.Option(help="Only entries of this run.")] = "",
+    run: Annotated[str, typer.Option(help="Only entries of this run: its id or the beginning of it.")] = "",
     last: Annotated[int, typer.Option(min=0, help="Only so many, from the end; 0: all.")] = 0,
     json: _Json = False,
 ) -> None:
@@ -75,6 +76,7 @@ def show(
     from fedsite.protocol import audit, audit_lines, shape
     from fedsite.protocol.errors import FedsiteError
 
+    found = 0
     for files in audit_lines.logs(_paths(paths)).values():
         shown: deque[Entry] = deque(maxlen=last or None)
         for line in audit_lines.lines(files):
@@ -83,14 +85,17 @@ def show(
             except FedsiteError as error:
                 output.say(f"{line.where} is no entry ({error.found}): fedsite audit verify")
                 continue
-            if run and entry.facts.get("run_id") != run:
+            if run and not str(entry.facts.get("run_id", "")).upper().startswith(run.upper()):
                 continue
+            found += 1
             if last:
                 shown.append(entry)
             else:
                 _print(shape.plain(entry), json)
         for entry in shown:
             _print(shape.plain(entry), json)
+    if run and not found:
+        output.say(f"no entry is of a run {run!r}; next: fedsite audit show")
 
 
 def head(paths: _Paths = None, json: _Json = False) -> None:
@@ -158,8 +163,11 @@ def _print(entry: dict[str, Any], as_json: bool) -> None:
         return
     found = {name: value for name, value in entry["facts"].items() if value not in ("", None)}
     order = [name for name in _FIRST if name in found] + [name for name in found if name not in _FIRST]
-    facts = " ".join(f"{name}={_short(found[name])}" for name in order)
-    output.emit(f"{entry['sequence']:>6}  {entry['at']}  {entry['kind']:<12}  {facts[:_WIDE]}", False)
+    # Of a run as much as tells it from the others.
+    facts = " ".join(f"{name}={str(found[name])[:12] if name == 'run_id' else _short(found[name])}" for name in order)
+    line = f"{entry['sequence']:>6}  {entry['at']}  {entry['kind']:<12}  {facts}"
+    wide = output.columns() if sys.stdout.isatty() else _WIDE
+    output.emit(line if len(line) <= wide else line[: wide - 1] + "…", False)
 
 
 def _short(value: Any) -> str:

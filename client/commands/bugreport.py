@@ -12,10 +12,10 @@ from fedsite.protocol import output
 SCHEMA = "fedsite.bugreport/1"
 _ABOUT = {
     "versions.json": "versions of this program, Python, libraries and system",
-    "settings.json": "site.yaml: numbers and switches; of paths the ending, of names how many",
+    "settings.json": "site.yaml: numbers, switches, endings of paths, how many",
     "state.json": "findings by code, counts and sizes",
     "files.json": "sizes and modes of the state directory's own files",
-    "logs": "log, with nothing but times, levels, places in source files and this program's own words",
+    "logs": "times, levels, places in source files, words of this program",
 }
 
 
@@ -45,6 +45,6 @@ def bugreport(
     if json:
         output.emit(value, json)
         return
-    lines = [f"{path}: {size} bytes, readable by you alone. It holds"]
+    lines = [str(path), f"{size} bytes, readable by you alone. It holds"]
     lines += [f"  {item['name']:<16} {item['about']}" for item in held]
-    output.emit([*lines, f"Look inside before you send it: tar -xzOf {path} | less"], json)
+    output.emit([*lines, "look inside before you send it:", f"  tar -xzOf {path} | less"], json)

@@ -172,8 +172,9 @@ def _text(checked: Sequence[dict[str, Any]]) -> list[str]:
         counts = f"{item['windows']} training windows, {item['holdout']} held out, {item['entities']} entities"
         lines.append(f"{item['task']}: {'ok, ' + counts if item['ok'] else 'not ok'}  ({item['source']})")
         for finding in item["findings"]:
-            lines.append(f"  {finding['severity']} ({finding['code']}): {finding['found']}")
-            lines += [f"  {name}: {finding[name]}" for name in ("allowed", "next") if finding[name]]
+            told = [f"{finding['severity']} ({finding['code']}): {finding['found']}"]
+            told += [f"{name}: {finding[name]}" for name in ("allowed", "next") if finding[name]]
+            lines += [part for line in told for part in output.fold(line, first="  ", then="    ")]
         since = item["reference"]
         if since is not None:
             what = "taken now: drift is judged from here on" if since["new"] else f"of {since['taken']}"

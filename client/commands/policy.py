@@ -154,9 +154,10 @@ def _text(value: dict[str, Any]) -> list[str]:
     }
     lines = [f"{value['task']} (run {value['run_id']}): {words[value['would']]}"]
     for reason in value["refused"]:
-        lines.append(f"  {reason['code']}: {reason['found']}")
-        lines += [f"    {name}: {reason[name]}" for name in ("allowed", "next") if reason[name]]
-    lines += [f"  not now: {reason}" for reason in value["not_now"]]
+        lines += output.fold(f"{reason['code']}: {reason['found']}", first="  ", then="    ")
+        for name in ("allowed", "next"):
+            lines += output.fold(f"{name}: {reason[name]}", first="    ", then="      ") if reason[name] else []
+    lines += [part for reason in value["not_now"] for part in output.fold(reason, first="  not now: ", then="    ")]
     for one in value["price"]:
         after = output.epsilon(one["epsilon_after"])
         lines.append(

@@ -52,13 +52,15 @@ def privacy(
         return
     found = settings.load(directory)
     if plan is not None:
-        output.emit(_forecast(plan, directory, found), json)
+        forecast = _forecast(plan, directory, found)
+        output.emit(forecast if json else _forecast_lines(forecast), json)
     elif export is not None:
         output.emit(_exported(export, directory, found), json)
     else:
         if close is not None:
             _close(directory, close)
-        output.emit(ledger.value(_entries(directory)[0], found.policy), json)
+        value = ledger.value(_entries(directory)[0], found.policy)
+        output.emit(value if json else {**value, "runs": [_run(one) for one in value["runs"]]}, json)
 
 
 def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
@@ -106,6 +108,40 @@ def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
         "refused": [plain(error) for one in quotes for error in one.refused],
         "unread": unread,
     }
+
+
+def _run(found: dict[str, Any]) -> dict[str, Any]:
+    """One line of the runs, as wide as a screen."""
+    spent, reserved = (
+        "?" if found[name] is None else output.epsilon(found[name]) for name in ("epsilon_spent", "epsilon_reserved")
+    )
+    kept = {name: found[name] for name in ("run_id", "task", "unit", "state")}
+    return {
+        **kept,
+        "epsilon": spent if spent == reserved else f"{spent} of {reserved}",
+        "created": found["created"][:10],
+    }
+
+
+def _forecast_lines(value: dict[str, Any]) -> list[str]:
+    """What a run would cost, for people."""
+    lines = [f"{value['task']} (run {value['run_id']})", f"on {value['source']}"]
+    for one in value["price"]:
+        spent = {name: output.epsilon(one[f"epsilon_{name}"]) for name in ("before", "after", "max")}
+        lines += [f"ε {output.epsilon(one['epsilon'])} per {one['unit']} at δ {one['delta']:g}"]
+        if one["epsilon_round"] is not None:
+            lines += [f"  one round by itself  {output.epsilon(one['epsilon_round'])}"]
+        lines += [f"  this data            {spent['before']} before, {spent['after']} after it, of {spent['max']}"]
+        if one["epsilon_task_after"] is not None:
+            lines += [f"  all runs of the task {output.epsilon(one['epsilon_task_after'])} after it"]
+    if not value["price"]:
+        lines += ["no ε: the run is not private"]
+    if value["unread"]:
+        lines += output.fold(f"the data could not be read ({value['unread']}): only what ran on the same source counts")
+    for reason in value["refused"]:
+        lines += output.fold(f"{reason['code']}: {reason['found']}; allowed: {reason['allowed']}")
+        lines += output.fold(f"next: {reason['next']}", first="  ", then="  ") if reason["next"] else []
+    return [*lines, "the caps allow it" if value["allowed"] else "the caps do not allow it"]
 
 
 def _exported(path: Path, directory: Path, found: Settings) -> dict[str, Any]:

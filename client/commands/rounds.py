@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from fedsite.protocol.plan import RoundPlan
 
 DECIDED = "fedsite.decided/1"
-_SHOWN = ("run_id", "state", "task", "rounds", "of", "bytes", "seconds", "epsilon", "asked")
+_SHOWN = ("run", "state", "task", "rounds", "bytes", "took", "epsilon", "asked")
+_SHORT = 12  # characters of a run's id that tell it from the others: its first ten are the time
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it; or latest.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Read = Annotated[str, typer.Argument(metavar="RUN", help="Its id as its card tells it, or the beginning of it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +47,9 @@ def _list(json: Json = False) -> None:
     if json:
         output.emit(value, True)
         return
-    rows: list[Any] = [_row(run) for run in value["rounds"]]
+    ids = [run["run_id"] for run in value["rounds"]]
+    length = _SHORT if len({run_id[:_SHORT] for run_id in ids}) == len(ids) else None
+    rows: list[Any] = [_row(run, length) for run in value["rounds"]]
     output.emit(rows or ["no run was ever asked for"], False)
     waiting = [run["run_id"] for run in value["rounds"] if run["state"] == "waiting"]
     if waiting:
@@ -80,14 +83,14 @@ def _decide(word: str, verdict: Literal["approved", "rejected"], json: bool) -> 
 
     directory = settings.state_directory()
     known = history.find(directory, word)
-    rules = settings.load(directory).policy
-    reasons = policy.reasons(known.plan, rules)
     if verdict == "approved" and word == "latest":
         raise ConfigError(
             "approve latest",
             allowed="the id of the run whose card was read: a later one may have come since",
             next_step="fedsite rounds show",
         )
+    rules = settings.load(directory).policy
+    reasons = policy.reasons(known.plan, rules)
     if verdict == "approved" and reasons:
         # A yes that changes nothing would only look like one.
         raise PolicyError(reasons[0].found, allowed=reasons[0].allowed, next_step=reasons[0].next_step)
@@ -109,8 +112,12 @@ def _decide(word: str, verdict: Literal["approved", "rejected"], json: bool) -> 
 def _then(known: Known, verdict: str, mode: str) -> str:
     """What comes of it."""
     if known.ended is not None:
-        later = "the next run launched like it needs no decision" if mode == "once" else "the next run asks again"
-        return f"this run is over; {later if verdict == 'approved' else 'the next run asks again'}"
+        later = "the next run asks again"
+        if mode == "automatic":
+            later = "the next run asks nobody (policy.approval is automatic)"
+        elif mode == "once" and verdict == "approved":
+            later = "the next run launched like it needs no decision"
+        return f"this run is over; {later}"
     if verdict == "approved":
         return "the agent takes part as soon as it is asked again, within a minute or two"
     return "the agent refuses whatever else this run asks for"
@@ -173,11 +180,19 @@ def priced(directory: Path, chosen: Settings, plan: RoundPlan) -> tuple[str, lis
     return source, quotes, [plain(reason) for reason in reasons]
 
 
-def _row(run: dict[str, Any]) -> dict[str, Any]:
-    """One line of the list."""
-    prices = [f"{output.epsilon(one['epsilon_reserved'])} per {one['unit']}" for one in run["price"]
+def _row(run: dict[str, Any], length: int | None) -> dict[str, Any]:
+    """One line of the list; of the run's id as much as tells it from the others."""
+    prices = [f"{output.epsilon(one['epsilon_reserved'])}/{one['unit']}" for one in run["price"]
               if one["epsilon_reserved"] is not None]  # fmt: skip
-    found = {**run, "bytes": _size(run["bytes_down"] + run["bytes_up"]), "epsilon": ", ".join(prices) or None}
+    found = {
+        **run,
+        "run": run["run_id"][:length],
+        "rounds": f"{run['rounds']} of {'?' if run['of'] is None else run['of']}",
+        "bytes": _size(run["bytes_down"] + run["bytes_up"]),
+        "took": f"{run['seconds']:.0f} s",
+        "epsilon": ", ".join(prices) or None,
+        "asked": run["asked"][:10],
+    }
     return {name: found[name] for name in _SHOWN}
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 LIST_SCHEMA = "fedsite.runs/1"
 RUN_SCHEMA = "fedsite.run/1"
+# What a site says that is asked again.
+_LATER = {
+    "approval": "waits for its operator (approval) and is asked again",
+    "not-now": "takes no work now (not-now) and is asked again",
+}
 STOP_S = 20.0  # a driver has this long to end its run when asked, seconds
 CHECK_S = 5.0  # between looks whether a silent run is still driven, seconds
 
@@ -42,7 +47,7 @@ def list_runs(json: Json = False) -> None:
     if json:
         output.emit({"schema": LIST_SCHEMA, "runs": found}, True)
     elif found:
-        output.emit(found, False)
+        output.emit([_row(one) for one in found], False)
     else:
         output.say("no runs yet; next: fedsite launch task=pump privacy=sample")
 
@@ -135,8 +140,10 @@ def line(event: Mapping[str, Any]) -> str | None:
     """One event for people; None for those that only programs want."""
     kind = event["kind"]
     if kind == "prepared":
-        refused = "".join(f"; {name} refused: {code}" for name, code in event["refused"].items())
-        return f"{len(event['accepted'])} sites accepted the plan{refused}"
+        count = len(event["accepted"])
+        told = [f"{count} site{'s' if count != 1 else ''} accepted the plan"] if count or not event["refused"] else []
+        told += [f"{name} {_LATER.get(code, f'refused: {code}')}" for name, code in event["refused"].items()]
+        return "; ".join(told)
     if kind == "round_finished":
         size = (event["bytes_up"] + event["bytes_down"]) / 1000
         text = f"round {event['round']}: {event['outcome']}, {event['participants']} of {event['asked']} sites"
@@ -182,6 +189,14 @@ def _check_driven(home: ServerHome, run: RunDirectory) -> None:
                 f"nobody drives run {run.run_id} any more",
                 next_step=f"look into {home.logs}, then: fedsite runs stop {run.run_id}",
             )
+
+
+def _row(found: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of the list; how a run that came to its end did so needs no words."""
+    kept = {name: found[name] for name in ("run_id", "task", "state")}
+    reason = None if found["state"] == "completed" else found["reason"]
+    rounds = f"{found['round']} of {found['rounds']}"
+    return {**kept, "created": found["created"][:10], "rounds": rounds, "metric": found["metric"], "reason": reason}
 
 
 def _short(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,3 +93,15 @@ def test_a_value_of_several_lines_cannot_pass_for_lines_of_ours(capsys: Any) -> 
         assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith(("protection", "  sec"))]
     output.emit("a text\nof two lines", as_json=False)
     assert capsys.readouterr().out == "a text\nof two lines\n"
+
+
+def test_a_long_text_goes_on_below_and_its_words_stay_whole() -> None:
+    command = "/" + "x" * 90
+    lines = output.fold(f"copy {command} from\na backup", first="  next: ", then="    ", width=40)
+    assert lines == ["  next: copy", f"    {command}", "    from a backup"]
+    assert output.fold("", first="name  ") == ["name  "]
+
+
+def test_a_screen_that_a_program_reads_keeps_a_value_on_its_line(capsys: Any) -> None:
+    output.emit({"fingerprint": "7bd4 " * 30}, as_json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 1
