@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +61,10 @@ class Federation:
     def site_home(self, name: str) -> Path:
         """FEDSITE_HOME of a site."""
         return self.directory / "sites" / name
+
+    def copy_site(self, name: str, to: Path) -> Path:
+        """FEDSITE_HOME of a site as it is now, without what its running agent listens on."""
+        return Path(shutil.copytree(self.site_home(name), to, symlinks=True, ignore=shutil.ignore_patterns("*.sock")))
 
     def site_state(self, name: str) -> Path:
         """A site's state directory."""

@@ -81,8 +81,7 @@ def test_a_server_that_is_not_there_or_is_not_ours(federation: Federation, tmp_p
 def test_an_agent_with_the_certificate_of_another_federation(federation: Federation, tmp_path: Path) -> None:
     other = homes.ServerHome(tmp_path / "other")
     homes.create(other, name="other", address="127.0.0.1:9443", now=instants.now())
-    home = tmp_path / "site-home"
-    shutil.copytree(federation.site_home("alpha"), home)
+    home = federation.copy_site("alpha", tmp_path / "site-home")
     # The foreign authority's own certificate stands in for any that it could issue.
     (home / "site" / "tls.pem").write_bytes(other.tls_key.read_bytes() + other.tls_certificate.read_bytes())
     agent = federation.popen("up", home=home)
@@ -164,8 +163,7 @@ def test_a_task_or_override_that_does_not_exist_names_the_nearest(federation: Fe
 
 
 def test_a_site_file_that_is_malformed_or_wrong(federation: Federation, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(federation.site_home("alpha"), home)
+    home = federation.copy_site("alpha", tmp_path / "home")
     settings = home / "site" / "site.yaml"
     for text, words in (
         ("data: {path: [\n", ("site.yaml", "line")),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,8 +150,7 @@ def test_no_process_holds_torch_but_the_workers(ran: tuple[Federation, dict[str,
 
 def test_a_tampered_model_is_never_scored(ran: tuple[Federation, dict[str, Any]], tmp_path: Path) -> None:
     running = ran[0]
-    home = tmp_path / "home"
-    shutil.copytree(running.site_home("west"), home, symlinks=True)
+    home = running.copy_site("west", tmp_path / "home")
     model = next(home.rglob("model.onnx"))
     data = bytearray(model.read_bytes())
     data[len(data) // 2] ^= 1
