@@ -120,7 +120,7 @@ def only_one(directory: Path) -> Iterator[None]:
             raise ConfigError(
                 f"an agent runs already on {directory} (process {pid or 'unknown'})",
                 allowed="one agent for each state directory",
-                next_step="fedsite status, or set FEDSITE_HOME to another directory",
+                next_step=f"end it first: Ctrl-C, systemctl stop fedsite-agent, or kill {pid or 'PID'}",
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
