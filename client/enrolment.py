@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -48,6 +48,15 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a site is about to ask for."""
+
+    text: str = field(repr=False)  # of the token
+    token: tokens.Token = field(repr=False)
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
     """What the server answered, checked."""
 
@@ -82,6 +91,18 @@ def join(
         ConfigError: the site has joined another federation, or under another name; name or fingerprint are malformed.
         StorageError: the state directory cannot be written.
     """
+    wanted = asking(token_text, directory, name=name, fingerprint=fingerprint, now=clock())
+    if isinstance(wanted, Joined):
+        return wanted
+    federation = introduction.fetch_federation(wanted.token, clock())
+    answer = introduction.post(federation, "/enrol", make_request(directory, wanted, clock()))
+    return accept(directory, federation, answer, clock(), replaces=bool(wanted.token.replaces))
+
+
+def asking(
+    token_text: str, directory: Path, *, name: str | None, fingerprint: str | None, now: datetime
+) -> Joined | Wanted:
+    """What there is to ask for, or what an earlier join left that is enough; arguments and errors as of `join`."""
     token = tokens.read(token_text)
     if fingerprint is not None:
         check_fingerprint(fingerprint, token.federation)
@@ -100,24 +121,39 @@ def join(
                 allowed="its own name, or none",
                 next_step="fedsite leave first, or set FEDSITE_HOME to another directory",
             )
-        if _lasts(directory, known.federation, clock() + REJOIN_BEFORE):
+        if _lasts(directory, known.federation, now + REJOIN_BEFORE):
             return known
         name = known.name
     label = site_document.check_name(name or _noted(token.label) or _host_label())
-    federation = introduction.fetch_federation(token, clock())
+    return Wanted(text=token_text.strip(), token=token, name=label)
+
+
+def make_request(directory: Path, wanted: Wanted, now: datetime) -> bytes:
+    """The signed request for keys that are made here, and stay here."""
     identity = _key(directory / "identity.key", SigningKey.load, SigningKey.generate)
     node_key = _key(directory / "node.key", NodeKey.load, NodeKey.generate)
     tls_key = _key(directory / STAGED_KEY, TlsKey.load, TlsKey.generate)
     request = Request(
-        token=token_text.strip(),
-        name=label,
+        token=wanted.text,
+        name=wanted.name,
         identity=identity.public.text,
         node_key=node_key.public_pem.decode("ascii"),
         request=certificates.make_request(tls_key, identity.public.id),
-        time=instants.text(clock()),
+        time=instants.text(now),
     )
-    answer = introduction.post(federation, "/enrol", sign_request(request, identity))
-    issued = check_answer(answer, federation, identity, node_key, clock())
+    return sign_request(request, identity)
+
+
+def accept(directory: Path, federation: Federation, answer: bytes, now: datetime, *, replaces: bool) -> Joined:
+    """Keep what the server answered to the request that was made here.
+
+    Raises:
+        DocumentError, TrustError: not this federation's word, or about other keys. StorageError: nothing is in force.
+    """
+    identity = SigningKey.load(directory / "identity.key")
+    node_key = NodeKey.load(directory / "node.key")
+    tls_key = TlsKey.load(directory / STAGED_KEY)
+    issued = check_answer(answer, federation, identity, node_key, now)
     storage.write_atomic(directory / "federation.json", federation.encode())
     storage.write_atomic(directory / "ca.crt", federation.ca_certificate.encode("ascii"))  # flower-supernode reads it
     keep(directory, federation, identity, tls_key, issued)
@@ -130,7 +166,7 @@ def join(
         federation=federation,
         certificate_expires=issued.expires,
         already=False,
-        replaces=bool(token.replaces),
+        replaces=replaces,
     )
 
 
@@ -259,7 +295,6 @@ def _noted(label: str) -> str | None:
 
 
 def _host_label() -> str:
-    letters = [
-        letter if letter.isalnum() and letter.isascii() else "-" for letter in socket.gethostname().split(".")[0]
-    ]
+    host = socket.gethostname().split(".")[0]
+    letters = [letter if letter.isalnum() and letter.isascii() else "-" for letter in host]
     return "".join(letters).strip("-")[:63] or "site"

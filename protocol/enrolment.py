@@ -21,6 +21,7 @@ from fedsite.protocol.site_document import check_name
 OFFER_SCHEMA: Final = "fedsite.offer/1"
 REQUEST_SCHEMA: Final = "fedsite.enrol/1"
 ANSWER_SCHEMA: Final = "fedsite.enrolled/1"
+ADMISSION_SCHEMA: Final = "fedsite.admission/1"
 REFUSAL_SCHEMA: Final = "fedsite.refusal/1"
 MAX_BYTES = 64 << 10
 _REQUEST_LABEL = "fedsite/sig/enrol/1"
@@ -92,6 +93,37 @@ class Answer:
     def __post_init__(self) -> None:
         if not (self.node_id.isascii() and self.node_id.isdigit() and int(self.node_id) < 2**64):
             raise DocumentError(f"node_id is {self.node_id!r:.80}", allowed="a decimal number below 2^64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The answer to a request that came as a file: it brings what a server would have shown before."""
+
+    schema: Literal["fedsite.admission/1"] = ADMISSION_SCHEMA
+    federation: dict[str, Any]  # fedsite.federation/1
+    answer: dict[str, Any]  # the signed fedsite.enrolled/1
+
+    @classmethod
+    def of(cls, federation: Federation, answer: bytes) -> Admission:
+        """Both in one."""
+        return cls(federation=shape.plain(federation), answer=documents.parse(answer, limit=2 * MAX_BYTES))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Admission:
+        """Read one; nothing in it is checked.
+
+        Raises:
+            DocumentError: not an admission.
+        """
+        return shape.read(cls, documents.document(data, ADMISSION_SCHEMA, limit=4 * MAX_BYTES))
+
+    def read_federation(self) -> Federation:
+        """The federation's document; it is believed only once its digest is the token's.
+
+        Raises:
+            DocumentError, TrustError: it is none.
+        """
+        return Federation.parse(documents.canonical(self.federation))
 
 
 def parse_offer(data: bytes) -> Offer:

@@ -12,6 +12,7 @@ from fedsite.protocol.secagg.manifest import SITES_MAX, Terms
 
 SCHEMA: Final = "fedsite.plan/1"
 SITE: Final = "site"  # the unit of noise in sums
+LONGEST_S: Final = 14 * 86_400  # of a round: its messages may be carried by people
 _OF_ONE_RUN: Final = ("run_id", "created", "seed", "cost")
 SMALL_NOISES: Final = ("statistics_noise", "evaluation_noise", "calibration_noise")
 
@@ -157,8 +158,8 @@ class RoundsPlan:
         if self.goal is not None and self.goal < self.minimum:
             raise DocumentError(f"goal is {self.goal}", allowed=f"at least rounds.minimum ({self.minimum})")
         _range("over_select", self.over_select, 1.0, 10.0)
-        _range("deadline_s", self.deadline_s, 0.1, 86_400)
-        _range("wait_s", self.wait_s, 0, 86_400)
+        _range("deadline_s", self.deadline_s, 0.1, LONGEST_S)
+        _range("wait_s", self.wait_s, 0, LONGEST_S)
         _range("evaluate_every", self.evaluate_every, 1, 100_000)
         _range("patience", self.patience, 1, 1_000)
 

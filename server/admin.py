@@ -30,6 +30,7 @@ def admin_app(
     nodes: Nodes,
     *,
     retire: Callable[[str], None],
+    admit: Callable[[bytes], bytes],
     clock: Callable[[], datetime],
     audit: Append = nowhere,
 ) -> Starlette:
@@ -39,6 +40,7 @@ def admin_app(
         fleet: the sites.
         nodes: Flower's.
         retire: ends a node by its id.
+        admit: answers an enrolment that came as a file (Enrolment.admit).
         clock: UTC.
         audit: told of every change, before that holds.
     """
@@ -63,6 +65,18 @@ def admin_app(
         with told(audit, "labelled", {"site_id": site.site_id, "name": site.name, "labels": dict(labels)}):
             fleet.label(site.site_id, labels)
         return site_view(fleet.find(site.site_id), nodes.online())
+
+    def carry(request: Request, body: Any) -> Any:
+        site = fleet.find(request.path_params["name"])
+        carried = body.get("carried") if isinstance(body, dict) else None
+        if not isinstance(carried, bool):
+            raise ConfigError("nothing says whether the site is carried", allowed='{"carried": true or false}')
+        with told(audit, "carried", {"site_id": site.site_id, "name": site.name, "carried": carried}):
+            fleet.carry(site.site_id, carried)
+        return site_view(fleet.find(site.site_id), nodes.online())
+
+    def enrol(_request: Request, body: Any) -> Any:
+        return json.loads(admit(documents.canonical(body)))
 
     def start(_request: Request, body: Any) -> Any:
         if not isinstance(body, dict) or not isinstance(body.get("run_id"), str):
@@ -89,6 +103,8 @@ def admin_app(
         ("GET", "/admin/sites/{name}", show),
         ("POST", "/admin/sites/{name}/revoke", revoke),
         ("POST", "/admin/sites/{name}/labels", label),
+        ("POST", "/admin/sites/{name}/carried", carry),
+        ("POST", "/admin/enrolments", enrol),
         ("GET", "/admin/runs", runs),
         ("POST", "/admin/runs", start),
         ("POST", "/admin/runs/{run}/stop", stop),

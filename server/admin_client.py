@@ -70,6 +70,14 @@ class AdminClient:
         """Set labels; None removes one."""
         return dict(self._ask("POST", f"/sites/{quote(name, safe='')}/labels", dict(changes)))
 
+    def carry(self, name: str, carried: bool) -> dict[str, Any]:
+        """Have a site's messages carried as files, or sent again."""
+        return dict(self._ask("POST", f"/sites/{quote(name, safe='')}/carried", {"carried": carried}))
+
+    def admit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Enrol a site whose signed request came as a file; returns fedsite.admission/1."""
+        return dict(self._ask("POST", "/enrolments", request))
+
     def start_run(self, run_id: str, epoch: int) -> str:
         """Start a Flower run for a fedsite run; journal the epoch first. Returns Flower's run id, decimal text."""
         return str(self._ask("POST", "/runs", {"run_id": run_id, "epoch": epoch})["flower_run_id"])

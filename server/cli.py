@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fedsite.server.commands import init, launch, runs, sites, token, up
+from fedsite.server.commands import exchange, init, launch, runs, sites, token, up
 
 PANEL = "Central team"
 
@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     server_app = typer.Typer(no_args_is_help=True)
     init.register(server_app)
     up.register(server_app)
+    exchange.register(server_app)
     app.add_typer(server_app, name="server", rich_help_panel=PANEL, help="Set up and run the central server.")
     token_app = typer.Typer(no_args_is_help=True)
     # A group of one command would otherwise be that command.

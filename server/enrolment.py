@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fedsite.protocol import certificates, certified, documents, instants, renewal, shape, site_document, tokens
-from fedsite.protocol.enrolment import Answer, Offer, open_request, refusal, sign_answer
+from fedsite.protocol.enrolment import Admission, Answer, Offer, open_request, refusal, sign_answer
 from fedsite.protocol.errors import FedsiteError, RefusalCode, StorageError, TrustError
 from fedsite.protocol.keys import VerifyKey, check_node_key
 from fedsite.protocol.site_document import SiteDocument
@@ -72,8 +72,12 @@ class Enrolment:
         offer = Offer(federation=shape.plain(self._keys.federation), time=instants.text(self._clock()))
         return documents.canonical(shape.plain(offer))
 
-    def enrol(self, body: bytes) -> bytes:
+    def enrol(self, body: bytes, *, carried: bool = False) -> bytes:
         """Answer one request.
+
+        Args:
+            body: the signed `fedsite.enrol/1`.
+            carried: it came as a file, and so will this site's messages.
 
         Raises:
             DocumentError: malformed.
@@ -110,15 +114,20 @@ class Enrolment:
                 enrolled=known.enrolled if known is not None else instants.text(now),
                 expires=now,
                 labels=lost.labels if lost is not None else {},
+                carried=carried,
             )
             site, answer = self._certify(site, request.request, now)
-            facts = {**_facts(site), "token": token_name(token), "replaces": replaces}
+            facts = {**_facts(site), "token": token_name(token), "replaces": replaces, "carried": carried}
             with told(self._audit, "enrolled", facts):
                 self._fleet.enrol(site, nonce=token.nonce, request=request.digest, answer=answer, replaces=replaces)
             if lost is not None:
                 self._retire_node(lost.node_id)
         _LOG.warning("site %s enrolled as %s%s", site.site_id, site.name, f" for {replaces}" if replaces else "")
         return answer
+
+    def admit(self, body: bytes) -> bytes:
+        """Answer a request that came as a file, as `enrol` does; the answer brings the federation's document too."""
+        return documents.canonical(shape.plain(Admission.of(self._keys.federation, self.enrol(body, carried=True))))
 
     def renew(self, certificate: bytes, body: bytes) -> bytes:
         """Answer a site's request for its next certificate.
@@ -170,6 +179,14 @@ class Enrolment:
         """The site that a token gives the place of, unless it is out already; `asking` is the id of who comes."""
         if not token.replaces:
             return None
+        if token.replaces == asking:
+            # It would be revoked by its own request, and told that it is in.
+            raise TrustError(
+                f"this token replaces {token.label or token.replaces}, and this host has that site's keys",
+                allowed="a new host, with keys of its own",
+                next_step="where the disk is not lost: fedsite token create, without --replaces",
+                refusal=RefusalCode.WRONG_SITE,
+            )
         lost = self._fleet.by_id(token.replaces)
         if lost is None or lost.name != name:
             raise TrustError(
@@ -179,14 +196,6 @@ class Enrolment:
                 refusal=RefusalCode.WRONG_SITE,
             )
         return None if lost.revoked else lost
-        if token.replaces == asking:
-            # It would be revoked by its own request, and told that it is in.
-            raise TrustError(
-                f"this token replaces {token.label or token.replaces}, and this host has that site's keys",
-                allowed="a new host, with keys of its own",
-                next_step="where the disk is not lost: fedsite token create, without --replaces",
-                refusal=RefusalCode.WRONG_SITE,
-            )
 
     def _speaker(self, certificate: bytes) -> tuple[Site, renewal.Speaker]:
         """Whose certificate it is; the guard asked before, but a revocation may have come in between."""

@@ -84,7 +84,10 @@ class Exchange:
 
     def instruction(self, question: Question, site: SiteLink) -> Frame:
         """The signed instruction for one site."""
-        expires = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=question.rules.deadline_s + GRACE_S)
+        lasts = question.rules.deadline_s
+        if site.carried and question.kind == "finish":
+            lasts = self._plan.rounds.deadline_s  # nobody waits for its answer, but it has a way to go
+        expires = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=lasts + GRACE_S)
         header = Header(
             kind=question.kind,
             purpose=question.purpose or "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedsite.models import metrics
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import ProtectionPlan, RoundPlan
@@ -123,6 +125,30 @@ def check_sites(least: int, groups: int, enrolled: int | None) -> None:
         allowed=f"{enrolled // least} groups at most, or {least * groups} sites",
         next_step=f"protection.groups={enrolled // least}, or enrol more sites",
     )
+
+
+def check_carried(plan: RoundPlan, connected: int, carried: Sequence[str]) -> Sequence[str]:
+    """Names of the sites that a run leaves out, because its messages cannot be carried to them.
+
+    Args:
+        plan: complete.
+        connected: sites with a network.
+        carried: names of those without.
+
+    Raises:
+        ConfigError: without them too few are left for a secure sum.
+    """
+    if plan.protection.mode != "secagg":
+        return ()
+    least = plan.protection.terms.min_cohort * plan.protection.groups
+    if carried and connected < least:
+        raise ConfigError(
+            f"protection=secagg with {connected} connected sites: {', '.join(carried)} take part by files that people "
+            "carry, and a secure sum is several trips within minutes",
+            allowed=f"secagg with {least} connected sites or more",
+            next_step="protection=sealed, which is one trip for a question; or connect them: fedsite sites carry --off",
+        )
+    return carried
 
 
 def _check_rounds(plan: RoundPlan) -> None:

@@ -25,10 +25,12 @@ from fedsite.server.fleet_file import Site, Superseded, open_to_write, sites_in,
 SUPERNODE_LABEL = "supernode"
 
 _ENROL = """
-    INSERT INTO sites (site_id, name, node_id, identity, node_key, certificate, certified, enrolled, expires, labels)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO sites
+        (site_id, name, node_id, identity, node_key, certificate, certified, enrolled, expires, labels, carried)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (site_id) DO UPDATE
-    SET certificate = excluded.certificate, certified = excluded.certified, expires = excluded.expires
+    SET certificate = excluded.certificate, certified = excluded.certified, expires = excluded.expires,
+        carried = excluded.carried
 """
 _REVOKE = "UPDATE sites SET revoked = ? WHERE site_id = ? AND revoked IS NULL"
 
@@ -177,6 +179,13 @@ class Fleet:
                 self._db.execute(_REVOKE, (when, site_id))
             self._index()
 
+    def carry(self, site_id: str, carried: bool) -> None:
+        """Have a site's messages carried by people from now on, or sent again."""
+        with self._lock, storage():
+            with self._db:
+                self._db.execute("UPDATE sites SET carried = ? WHERE site_id = ?", (int(carried), site_id))
+            self._index()
+
     def label(self, site_id: str, changes: Mapping[str, str | None]) -> None:
         """Set labels; None removes one. `supernode=true` admits the site without a client certificate."""
         with self._lock, storage():
@@ -211,7 +220,7 @@ class Fleet:
         self._node_keys = {site.node_key: site for site in sites}
 
 
-def _row(site: Site) -> tuple[str | bytes, ...]:
+def _row(site: Site) -> tuple[str | bytes | int, ...]:
     return (
         site.site_id,
         site.name,
@@ -223,4 +232,5 @@ def _row(site: Site) -> tuple[str | bytes, ...]:
         site.enrolled,
         site.expires.isoformat(),
         json.dumps(dict(site.labels), sort_keys=True),
+        int(site.carried),
     )

@@ -46,12 +46,14 @@ MIGRATIONS = (
         stated TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE sites ADD COLUMN carried INTEGER NOT NULL DEFAULT 0;",
 )
 
 _COLUMNS = (
     *("site_id", "name", "node_id", "identity", "node_key", "certificate", "certified"),
-    *("enrolled", "expires", "revoked", "supernode", "labels"),
+    *("enrolled", "expires", "revoked", "supernode", "labels", "carried"),
 )
+_CARRIED_FROM = 3  # version of the file that says which sites are carried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Site:
     revoked: str | None = None  # RFC 3339
     supernode: bool = False  # admitted without a client certificate
     labels: Mapping[str, str] = field(default_factory=dict)
+    carried: bool = False  # without a network: its messages are files that people carry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +133,10 @@ def open_to_write(path: Path) -> sqlite3.Connection:
 
 def sites_in(db: sqlite3.Connection) -> list[Site]:
     """Every site, in no order."""
-    return [_site(row) for row in db.execute(f"SELECT {', '.join(_COLUMNS)} FROM sites")]  # noqa: S608
+    columns = list(_COLUMNS)
+    if db.execute("PRAGMA user_version").fetchone()[0] < _CARRIED_FROM:
+        columns[-1] = "0"  # a reader comes before the server of this version was started
+    return [_site(row) for row in db.execute(f"SELECT {', '.join(columns)} FROM sites")]  # noqa: S608
 
 
 def superseded_in(db: sqlite3.Connection) -> dict[str, Superseded]:
@@ -155,4 +161,5 @@ def _site(row: tuple[Any, ...]) -> Site:
         revoked=row[9],
         supernode=bool(row[10]),
         labels=json.loads(row[11]),
+        carried=bool(row[12]),
     )

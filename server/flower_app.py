@@ -23,6 +23,7 @@ from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.plan import RoundPlan
 from fedsite.server import ending
 from fedsite.server.audit_log import RunTrail, open_log
+from fedsite.server.carried_link import BothLinks, CarriedLink
 from fedsite.server.coordinator import Coordinator
 from fedsite.server.flower_grid import FlowerLink
 from fedsite.server.flower_push import forgiving
@@ -77,7 +78,10 @@ def _coordinate(
     key = home.signing_key()
     trail = RunTrail(open_log(home), run.run_id)
     journal.audit = trail.mirror
-    link = FlowerLink(forgiving(grid), home.database, reply_bytes=plan.cost.bytes_up)
+    connected = FlowerLink(forgiving(grid), home.database, reply_bytes=plan.cost.bytes_up)
+    link: FlowerLink | BothLinks = connected
+    if plan.protection.mode != "secagg":  # whose stages are too many trips
+        link = BothLinks(connected, CarriedLink(home.exchange, home.database, run.run_id))
     coordinator = Coordinator(
         run=run,
         link=link,

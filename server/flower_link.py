@@ -110,7 +110,7 @@ def run(home: ServerHome, host: str, port: int, loopback_port: int) -> None:
         Target.FLOWER: dispatch,
         Target.ENROLMENT: enrolment_app(enrolment),
         Target.RELEASES: delivery_app(home.releases),
-        Target.ADMIN: admin_app(fleet, nodes, retire=retire, clock=_now, audit=audit),
+        Target.ADMIN: admin_app(fleet, nodes, retire=retire, admit=enrolment.admit, clock=_now, audit=audit),
         Target.HEALTH: _health,
         Target.PING: Ping(),
     }

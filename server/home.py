@@ -87,6 +87,11 @@ class ServerHome:
         return self.path / "runs"
 
     @property
+    def exchange(self) -> Path:
+        """Messages that people carry, one directory for each such site."""
+        return self.path / "exchange"
+
+    @property
     def releases(self) -> Path:
         """One directory for each released version."""
         return self.path / "releases"

@@ -19,6 +19,7 @@ class SiteLink:
     node_id: str  # the transport's own address, decimal text
     public_key: VerifyKey  # the identity it enrolled with
     certified: bytes = b""  # the same, for other sites (protocol.certified); a site without takes no part in sums
+    carried: bool = False  # without a network: its messages are files that people carry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

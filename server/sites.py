@@ -22,15 +22,24 @@ def site_view(site: Site, online: Set[str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": site.name,
-        "state": "revoked" if site.revoked else "online" if site.node_id in online else "offline",
+        "state": _state(site, online),
         "site_id": site.site_id,
         "node_id": site.node_id,
         "enrolled": site.enrolled,
         "certificate_expires": instants.text(site.expires),
         "revoked": site.revoked,
         "supernode": site.supernode,
+        "carried": site.carried,
         "labels": dict(site.labels),
     }
+
+
+def _state(site: Site, online: Set[str]) -> str:
+    if site.revoked:
+        return "revoked"
+    if site.carried:
+        return "carried"
+    return "online" if site.node_id in online else "offline"
 
 
 def parse_labels(words: list[str]) -> dict[str, str | None]:

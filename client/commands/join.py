@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fedsite.client.enrolment import Joined
 
 SCHEMA = "fedsite.joined/1"
+_SHORTEST = 200  # characters of a token
+REQUESTED = "fedsite.join-requested/1"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,13 +37,28 @@ def join(
         str | None,
         typer.Option(help="The federation's fingerprint, as you were told it by another way; compared first of all."),
     ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(help="Without a network: write the request into this file, for fedsite sites admit."),
+    ] = None,
+    answer: Annotated[
+        Path | None, typer.Option(help="Without a network: the file that came back from fedsite sites admit.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Join a federation with a single-use token from the central team (fedsite token create)."""
     from fedsite.client import audit_log, enrolment, settings
 
     directory = settings.state_directory()
-    joined = None if token or os.environ.get("FEDSITE_TOKEN") else _known(directory, name, fingerprint)
+    joined = None
+    if answer is not None:
+        joined = _answered(directory, answer, fingerprint, alone=token is None and name is None and request is None)
+    elif request is not None:
+        joined = _requested(directory, read_token(token), request, name, fingerprint, json)
+        if joined is None:
+            return
+    elif not (token or os.environ.get("FEDSITE_TOKEN")):
+        joined = _known(directory, name, fingerprint)
     joined = joined or enrolment.join(read_token(token), directory, name=name, fingerprint=fingerprint)
     if not joined.already:
         facts = {"federation": joined.federation.id, "name": joined.name, "replaces": joined.replaces}
@@ -68,11 +85,47 @@ def join(
             f"this host took the place of the lost {joined.name}; what that one spent of the privacy budget is not "
             f"known here: put its budget.db into {directory} from a backup, or lower policy.epsilon_max by it"
         )
-    output.say("this host had joined already; nothing was changed" if joined.already else "joined; next: fedsite up")
+    then = "fedsite up" if answer is None else "fedsite exchange import FILE, with what the central team exports"
+    output.say("this host had joined already; nothing was changed" if joined.already else f"joined; next: {then}")
     if fingerprint is None and not joined.already:
         output.say(
             "compare the federation's fingerprint with what the central team told you; if it differs: fedsite leave"
         )
+
+
+def _requested(
+    directory: Path, token: str, request: Path, name: str | None, fingerprint: str | None, as_json: bool
+) -> Joined | None:
+    """Write the request to be carried; what an earlier join left, where that is enough."""
+    from fedsite.client import carried_join
+    from fedsite.protocol.exchange_file import write_parcel
+
+    body = carried_join.request(token, directory, name=name, fingerprint=fingerprint)
+    if not isinstance(body, bytes):
+        return body
+    write_parcel(request, body)
+    output.emit({"schema": REQUESTED, "request": str(request)}, as_json)
+    if not as_json:
+        output.say(
+            f"carry {request} to the central team (fedsite sites admit FILE --answer FILE); the token is in it: it is "
+            "as secret as that; next, with what comes back: fedsite join --answer FILE"
+        )
+    return None
+
+
+def _answered(directory: Path, answer: Path, fingerprint: str | None, *, alone: bool) -> Joined:
+    """Join with what came back."""
+    from fedsite.client import carried_join
+    from fedsite.protocol.enrolment import Admission
+    from fedsite.protocol.exchange_file import read_parcel
+    from fedsite.protocol.federation import check_fingerprint
+
+    if not alone:
+        raise ConfigError("--answer with a token, --name or --request", allowed="fedsite join --answer FILE")
+    data = read_parcel(answer)
+    if fingerprint is not None:
+        check_fingerprint(fingerprint, Admission.parse(data).read_federation().digest)
+    return carried_join.answered(directory, data)
 
 
 def _known(directory: Path, name: str | None, fingerprint: str | None) -> Joined | None:
@@ -106,6 +159,8 @@ def read_token(given: str | None) -> str:
             reason = getattr(error, "strerror", None) or "not text"
             raise ConfigError(f"token file {path}: {reason}", next_step="fedsite join file:PATH") from None
     else:
+        if len(given) < _SHORTEST and Path(given).expanduser().is_file():
+            raise ConfigError(f"{given} is a file", allowed="file:PATH", next_step=f"fedsite join file:{given}")
         output.say("warning: a token on the command line is in the shell's history and in ps; next time: file:PATH")
     if not given.strip():
         raise ConfigError("the token is empty", allowed="a token", next_step="ask the central team for a token")

@@ -56,6 +56,7 @@ def launch(
     with AdminClient(home) as client:
         client.status()  # a server that is away is said before minutes go into planning
         planned = planning.make(asked, home.federation().id, sites=_enrolled(home))
+        _leave_out(home, planned)
         run = RunDirectory(home.runs / planned.plan.run_id)
         _start(client, run, planned, typed)
     try:
@@ -76,6 +77,21 @@ def _enrolled(home: ServerHome) -> int | None:
     if not home.database.exists():
         return None
     return sum(site.revoked is None for site in read_sites(home.database))
+
+
+def _leave_out(home: ServerHome, planned: Planned) -> None:
+    """Say which sites a run leaves out because people carry their messages."""
+    from fedsite.server import feasible
+    from fedsite.server.fleet_file import read_sites
+
+    sites = [site for site in read_sites(home.database) if site.revoked is None] if home.database.exists() else []
+    carried = [site.name for site in sites if site.carried]
+    left = feasible.check_carried(planned.plan, len(sites) - len(carried), carried)
+    if left:
+        output.say(
+            f"left out: {', '.join(left)}; a secure sum is several trips within minutes, and their messages are "
+            "carried: protection=sealed takes them in"
+        )
 
 
 def _start(client: Any, run: RunDirectory, planned: Planned, typed: list[str]) -> None:

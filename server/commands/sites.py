@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from fedsite.protocol import output
 
 SCHEMA = "fedsite.sites/1"
+ADMITTED = "fedsite.admitted/1"
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A site's name or id.")]
 
@@ -25,6 +27,8 @@ def register(sites_app: typer.Typer) -> None:
     sites_app.command("show")(show)
     sites_app.command("revoke")(revoke)
     sites_app.command("label")(label)
+    sites_app.command("carry")(carry)
+    sites_app.command("admit")(admit)
 
 
 def listing(json: _Json = False) -> None:
@@ -76,6 +80,42 @@ def label(
     changes = parse_labels(labels)
     with AdminClient.open() as server:
         output.emit(server.label(name, changes), json)
+
+
+def carry(
+    name: _Name,
+    off: Annotated[bool, typer.Option("--off", help="It is connected: its messages are sent again.")] = False,
+    json: _Json = False,
+) -> None:
+    """Have a site without a network take part by files that people carry (fedsite server exchange)."""
+    from fedsite.server.admin_client import AdminClient
+
+    with AdminClient.open() as server:
+        output.emit(server.carry(name, not off), json)
+
+
+def admit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What the site wrote: fedsite join TOKEN --request.")],
+    answer: Annotated[Path, typer.Option(help="Where to write what the site takes back: fedsite join --answer.")],
+    json: _Json = False,
+) -> None:
+    """Enrol a site without a network: its request came as a file, its token is used up."""
+    from fedsite.protocol import documents
+    from fedsite.protocol.enrolment import MAX_BYTES, Admission, open_answer, open_request
+    from fedsite.protocol.exchange_file import read_parcel, write_parcel
+    from fedsite.server.admin_client import AdminClient
+
+    body = read_parcel(file)
+    request = open_request(body)
+    with AdminClient.open() as server:
+        told = documents.canonical(server.admit(documents.parse(body, limit=MAX_BYTES)))
+    admission = Admission.parse(told)
+    found = open_answer(documents.canonical(admission.answer), admission.read_federation())
+    write_parcel(answer, told)
+    value = {"schema": ADMITTED, "name": request.name, "site_id": found.site_id, "answer": str(answer)}
+    output.emit(value, json)
+    if not json:
+        output.say(f"carry {answer} back to {request.name}; there: fedsite join --answer FILE")
 
 
 def _live() -> list[dict[str, Any]] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsite.server import flower_grid
+from fedsite.server import carried_link, flower_grid
 from tests.memory_grid import MemoryGrid
 from tests.simulated_fleet import Play, SimulatedFleet
 
@@ -45,5 +45,7 @@ def roster(fleet: SimulatedFleet, grid: MemoryGrid, monkeypatch: pytest.MonkeyPa
             self.node_id, self.identity = str(grid.numbers[name]), site.key.public.raw
             self.certified = site.certified
             self.revoked = "2026-01-01T00:00:00Z" if name == "west" else None
+            self.carried = False
 
-    monkeypatch.setattr(flower_grid, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])
+    for reader in (flower_grid, carried_link):
+        monkeypatch.setattr(reader, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])
