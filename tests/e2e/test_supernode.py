@@ -24,7 +24,7 @@ EPSILON = 8.0
 
 @contextmanager
 def _supernode(toys: Toys, name: str) -> Iterator[subprocess.Popen[str]]:
-    """As docs/site-operator.md says to start it."""
+    """As docs/site-host.md says to start it."""
     home = toys.site_home(name)
     programs = Path(sys.executable).parent
     environment = {
