@@ -20,7 +20,8 @@ from fedsite.protocol.plan import RoundPlan
 FOLDER: Final = "approvals"
 KEPT: Final = 64  # plans, the newest ones; decisions are kept for good
 FRESH: Final = timedelta(days=7)  # a person may have read the card of a plan that came within it
-PLAN_BYTES: Final = 1 << 22  # the largest plan that a person is asked about
+PLAN_BYTES: Final = 1 << 18  # the largest plan that a person is asked about; those of shipped tasks have 10 kB
+KEPT_BYTES: Final = 4 << 20  # of all plans that are kept: each look at the runs reads them
 _RUN: Final = "fedsite.asked/1"
 _DECISION: Final = "fedsite.decision/1"
 T = TypeVar("T")
@@ -70,12 +71,7 @@ class Approvals:
         path = self._path(plan.hash, "run")
         known = self._read(path, Known)
         if known is None:
-            if len(plan.encode()) > PLAN_BYTES:
-                raise IntegrityError(
-                    f"a plan of {len(plan.encode())} bytes",
-                    allowed=f"at most {PLAN_BYTES}",
-                    refusal=RefusalCode.TOO_LARGE,
-                )
+            check_size(plan)
             self._make_room(now, needed=not accepted)
             self._write(path, Known(asked=now, accepted=now if accepted else None, plan=plan))
         elif accepted and known.accepted is None:
@@ -176,13 +172,17 @@ class Approvals:
             PolicyError: there is no room, and it is `needed` (`approval`).
         """
         known = self.known()
-        old = [one for one in known if not self._undecided(one, now)]
-        for one in old[: max(0, len(known) - KEPT + 1)]:
-            self._path(one.plan.hash, "run").unlink(missing_ok=True)
-        if needed and len(known) - len(old) >= KEPT:
+        files = [self._path(one.plan.hash, "run") for one in known]
+        sizes = {path: path.stat().st_size for path in files}
+        for path in [path for one, path in zip(known, files, strict=True) if not self._undecided(one, now)]:
+            if len(sizes) < KEPT and sum(sizes.values()) <= KEPT_BYTES - PLAN_BYTES:
+                break
+            path.unlink(missing_ok=True)
+            del sizes[path]
+        if needed and not (len(sizes) < KEPT and sum(sizes.values()) <= KEPT_BYTES - PLAN_BYTES):
             raise PolicyError(
-                f"{len(known) - len(old)} plans wait for a person",
-                allowed=f"at most {KEPT}",
+                f"{len(sizes)} plans wait for a person",
+                allowed=f"at most {KEPT}, of {KEPT_BYTES} bytes together",
                 next_step="fedsite rounds; then fedsite rounds reject RUN",
                 refusal=RefusalCode.APPROVAL,
             )
@@ -192,6 +192,17 @@ class Approvals:
         if one.accepted is not None or abs(instants.read(now) - instants.read(one.asked)) > FRESH:
             return False
         return not self._path(one.plan.hash, "decision").exists()
+
+
+def check_size(plan: RoundPlan) -> None:
+    """Refuse a plan that is larger than a person would be shown.
+
+    Raises:
+        IntegrityError: it is (`too-large`).
+    """
+    size = len(plan.encode())
+    if size > PLAN_BYTES:
+        raise IntegrityError(f"a plan of {size} bytes", allowed=f"at most {PLAN_BYTES}", refusal=RefusalCode.TOO_LARGE)
 
 
 def check(plan: RoundPlan, mode: Literal["automatic", "once", "each"], approvals: Approvals) -> Decision | None:

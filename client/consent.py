@@ -19,6 +19,7 @@ from fedsite.protocol import documents, instants, shape
 from fedsite.protocol.errors import ASK_LATER, PolicyError, RefusalCode
 from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
+from fedsite.telemetry.task import read_task
 
 # Kinds that begin something: they read data, or bind this site to a sum that it would then leave.
 BEGINS: Final = frozenset({"prepare", "statistics", "train", "evaluate", "calibrate", "advertise", "share"})
@@ -98,7 +99,10 @@ class Consent:
         Raises:
             PolicyError, BudgetError: the rules do not allow it, or a person said no.
             PolicyError: nobody has decided yet (`approval`); the plan is kept for them.
+            IntegrityError, TelemetryError: it is too large, or its task is none: nobody is asked about that.
         """
+        approvals.check_size(plan)
+        read_task(plan.task)
         policy.check(plan, self.settings.policy)
         try:
             return approvals.check(plan, self.settings.policy.approval, self._approvals)

@@ -120,6 +120,9 @@ def test_a_card_and_a_yes(home: Path, plan: RoundPlan) -> None:
     assert card["price"][0]["epsilon_left"] < 10
     text = fedsite(home, "rounds", "show", plan.run_id).stdout
     assert f"fedsite rounds approve {plan.run_id}" in text
+    latest = fedsite(home, "rounds", "approve", "latest")  # another may have come since the card was read
+    assert (latest.returncode, decided(home)) == (2, [])
+    assert "whose card was read" in latest.stderr
     done = fedsite(home, "rounds", "approve", plan.run_id, "--json")
     assert (done.returncode, json.loads(done.stdout)["verdict"], decided(home)) == (0, "approved", ["approved"])
     audit = fedsite(home, "audit", "show", "--json").stdout

@@ -237,3 +237,16 @@ def test_the_entries_of_a_run_add_up_to_what_it_took(kit: Any, make: Any, told: 
     assert sum(fact["bytes_down"] for fact in facts) == sum(frame.size for frame in frames)
     assert all(fact["seconds"] >= 0 for fact in facts)
     assert [[2.0, 0.1, 3]] in facts[0]["spends"].values()
+
+
+def test_nobody_is_asked_about_what_is_no_task_or_too_long_to_read(
+    kit: Any, rules: Callable[[str], Path], make: Callable[..., Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules("policy: {approval: each, require_privacy: false}")
+    none = kit.centre.plan(task={"name": "pump", "channels": [[]] * 1000})
+    long = kit.centre.plan(task={**none.task, "x": "y" * approvals.PLAN_BYTES})
+    for plan, code in ((none, "task"), (long, "too-large")):
+        answer = kit.answer(kit.centre.prepare(kit.site, plan), make())
+        assert (answer.outcome, code in str(answer.code)) == ("refused", True)
+    assert Approvals(kit.site.directory / approvals.FOLDER).known() == []
+    assert kit.worker.calls == []
