@@ -190,7 +190,11 @@ class AuditFile:
         path = self.folder / audit_lines.name(head.sequence + 1) if path is None else path
         own = {"key": self._key.public.text, "owner": self._owner, "version": metadata.version("fedsite")}
         with storage.storage_errors(path):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                storage.give(handle, path)
+            finally:
+                os.close(handle)
             storage.sync_directory(self.folder)
         return self._write(_End(path, 0, head), kind, own)
 
@@ -242,6 +246,7 @@ class AuditFile:
             with storage.storage_errors(path):
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
+                storage.give(handle, path)
                 self._wait(handle, path)
                 yield
             finally:

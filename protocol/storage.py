@@ -43,7 +43,14 @@ def private_directory(path: Path) -> Path:
         StorageError: it cannot be made, is not a directory, or is somebody else's or everybody's.
     """
     with storage_errors(path):
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed(new):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                give(handle, folder)
+            finally:
+                os.close(handle)
         found = path.stat()
         if found.st_uid != os.geteuid() and os.geteuid() != 0:
             raise PermissionError(errno.EACCES, "belongs to another user", str(path))
@@ -68,6 +75,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
                 file.write(data)
                 file.flush()
                 os.fchmod(file.fileno(), mode)
+                give(file.fileno(), Path(name))
                 os.fsync(file.fileno())
             os.replace(name, path)
         except BaseException:
@@ -75,6 +83,26 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
                 os.unlink(name)
             raise
         sync_directory(path.parent)
+
+
+def give(handle: int, path: Path) -> None:
+    """What root has just made in another user's directory becomes that user's, whose agent has to read and write it.
+
+    Args:
+        handle: of the file or directory.
+        path: where it was made; nothing is done where something else lies there by now, or the directory is root's.
+    """
+    if os.geteuid() != 0:
+        return
+    place = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        owner, made = os.fstat(place), os.fstat(handle)
+        there = os.stat(path.name, dir_fd=place, follow_symlinks=False)
+        same = (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino)
+        if owner.st_uid != 0 and same and (stat.S_ISDIR(made.st_mode) or made.st_nlink == 1):
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(place)
 
 
 def sync_directory(path: Path) -> None:

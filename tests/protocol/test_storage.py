@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from fedsite.protocol import storage
+from fedsite.protocol.audit_file import AuditFile
 from fedsite.protocol.errors import ExitCode, StorageError
+from fedsite.protocol.keys import SigningKey
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,28 @@ def test_directories_and_files_are_private(tmp_path: Path) -> None:
     storage.write_atomic(folder / "public", b"2", mode=0o644)
     assert (mode(folder), mode(folder / "secret"), mode(folder / "public")) == (0o700, 0o600, 0o644)
     assert sorted(item.name for item in folder.iterdir()) == ["public", "secret"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write for others")
+def test_what_root_writes_for_an_agent_is_its_agent_s(tmp_path: Path) -> None:
+    """An administrator who pauses, or says yes, as root would otherwise lock the service's user out."""
+    os.chown(tmp_path, 12345, 12346)
+    folder = storage.private_directory(tmp_path / "site" / "approvals")
+    storage.write_atomic(folder / "yes", b"1")
+    AuditFile(tmp_path / "audit", SigningKey.generate(), owner="site").append("rejected", {})
+    for path in tmp_path.rglob("*"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346), path
+    # What has another name too, or lies where the user's link points to, is not given away.
+    outside = tmp_path.parent / "outside"
+    outside.mkdir()
+    (tmp_path / "link").symlink_to(outside)
+    storage.write_atomic(tmp_path / "link" / "file", b"1")
+    assert (outside / "file").stat().st_uid == 0
+    os.link(outside / "file", tmp_path / "second")
+    handle = os.open(tmp_path / "second", os.O_RDONLY)
+    storage.give(handle, tmp_path / "second")
+    os.close(handle)
+    assert (outside / "file").stat().st_uid == 0
 
 
 def test_an_open_directory_is_closed(tmp_path: Path) -> None:
