@@ -5,11 +5,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import get_args
 
+from fedsite.client.approvals import PLAN_BYTES
 from fedsite.client.settings import PolicySettings
 from fedsite.models import sum_noise
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import shape
-from fedsite.protocol.errors import BudgetError, DocumentError, FedsiteError, PolicyError, RefusalCode
+from fedsite.protocol.errors import (
+    BudgetError,
+    DocumentError,
+    FedsiteError,
+    IntegrityError,
+    PolicyError,
+    RefusalCode,
+)  # fmt: skip
 from fedsite.protocol.messages import Header, Purpose
 from fedsite.protocol.plan import SITE, RoundPlan
 
@@ -186,7 +194,12 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
 
     Raises:
         DocumentError: not a plan, or another one than the header names (`plan-invalid`, `wrong-run`).
+        IntegrityError: it is larger than a plan may be (`too-large`): to read it would take minutes.
     """
+    if len(data) > PLAN_BYTES:
+        raise IntegrityError(
+            f"a plan of {len(data)} bytes", allowed=f"at most {PLAN_BYTES}", refusal=RefusalCode.TOO_LARGE
+        )
     try:
         plan = _parsed(data)
     except DocumentError as error:

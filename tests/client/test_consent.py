@@ -245,7 +245,8 @@ def test_nobody_is_asked_about_what_is_no_task_or_too_long_to_read(
     rules("policy: {approval: each, require_privacy: false}")
     none = kit.centre.plan(task={"name": "pump", "channels": [[]] * 1000})
     long = kit.centre.plan(task={**none.task, "x": "y" * approvals.PLAN_BYTES})
-    for plan, code in ((none, "task"), (long, "too-large")):
+    whole = kit.centre.plan(task={**none.task, "x": "y" * (approvals.PLAN_BYTES - 6000)})
+    for plan, code in ((none, "task"), (long, "too-large"), (whole, "task")):
         answer = kit.answer(kit.centre.prepare(kit.site, plan), make())
         assert (answer.outcome, code in str(answer.code)) == ("refused", True)
     assert Approvals(kit.site.directory / approvals.FOLDER).known() == []
