@@ -204,3 +204,32 @@ def test_releases_come_with_the_file_and_nothing_else_does(kit: Kit) -> None:
     for asked, limit in ((path, 3), ("/releases/1/manifest.json", 10)):
         with pytest.raises(UnreachableError, match="does not bring"):
             fetch(asked, limit)
+
+
+def test_a_release_that_came_with_the_file_is_installed_by_the_verified_path(kit: Kit) -> None:
+    import numpy as np
+
+    from fedsite.client.slots import Slots, fetch_and_install
+    from fedsite.protocol import release
+    from tests.toy_release import linear, signed
+
+    weight = np.ones((11, 5), np.float32)
+    model = linear(weight)
+    manifest = signed(kit.centre, model, weight)
+    good = {"/releases/1.0/manifest.json": manifest, "/releases/1.0/model.onnx": model}
+    body = {"version": "1.0", "manifest_hash": release.manifest_hash(manifest)}
+    slots = Slots(kit.site.directory, kit.site.federation, clock=lambda: kit.now)
+    outcomes = []
+    for attempt, files in enumerate(({**good, "/releases/1.0/model.onnx": model + b"x"}, {}, good), start=1):
+        install = kit.centre.ask(kit.site, "install", kit.centre.plan(), round=3, body=body, attempt=attempt)
+        parcel = exchange.check(_file(kit, install, sequence=attempt, files=files), kit.site, NOW)
+        fetch = exchange.fetcher(parcel)
+        handler = kit.built(
+            install=lambda version, digest, fetch=fetch: fetch_and_install(
+                slots, fetch, lambda slot: None, version, digest
+            )
+        )
+        done = exchange.take_in(parcel, kit.site, handler, kit.outbox, _answers(kit), clock=lambda: kit.now)
+        outcomes += [item.outcome for item in done]
+    assert [outcome == "ok" for outcome in outcomes] == [False, False, True]
+    assert slots.current().manifest.version == "1.0"
