@@ -208,7 +208,8 @@ def run(directory: Path, data: bytes, progress: Callable[[int, int, Header], Non
             done = take_in(parcel, site, parts.handler, parts.outbox, CarriedAnswers(directory), progress=progress)
         finally:
             parts.worker.close()
-        audit_log.record(directory, "carried-in", {"sequence": parcel.head.sequence, "file": parcel.digest})
+        if any(item.state == "answered" for item in done):
+            audit_log.record(directory, "carried-in", {"sequence": parcel.head.sequence, "file": parcel.digest})
     return parcel, done
 
 

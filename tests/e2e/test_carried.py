@@ -88,7 +88,7 @@ def test_a_carried_site_takes_part_in_a_sealed_run(toys: Toys) -> None:
     toys.wait_online("north")
     states = {site["name"]: site["state"] for site in toys.cli("sites", "list", "--json").value["sites"]}
     assert states.items() >= {"north": "online", "island": "carried"}.items()
-    words = ("rounds.count=1", "rounds.minimum=2", "rounds.goal=2", "rounds.deadline_s=60", "rounds.wait_s=60")
+    words = ("rounds.count=1", "rounds.minimum=2", "rounds.goal=2", "rounds.deadline_s=100", "rounds.wait_s=100")
     run_id = toys.launch("privacy=sample", "privacy.epsilon=8", "protection=sealed", *words)
     watch, done = toys.watch(run_id), []
     while not any(event["kind"] == "finished" for event in watch.events):

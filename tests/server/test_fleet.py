@@ -151,3 +151,27 @@ def test_labels_are_words() -> None:
     for body in (None, [], {"a": 1}, {"a" * 40: "x"}):
         with pytest.raises(ConfigError):
             check_labels(body)
+
+
+def test_a_site_is_carried_from_when_somebody_says_so_and_before_nobody_is(path: Path) -> None:
+    fleet = _enrolled(path, "alpha")
+    (site,) = fleet.sites()
+    assert not site.carried
+    fleet.carry(site.site_id, True)
+    assert [found.carried for found in read_sites(path)] == [True]
+    fleet.carry(site.site_id, False)
+    assert [found.carried for found in fleet.sites()] == [False]
+    fleet.close()
+
+
+def test_a_file_of_the_release_before_is_read_without_being_migrated(tmp_path: Path) -> None:
+    old = tmp_path / "old.db"
+    db = sqlite3.connect(old)
+    db.executescript(f"{''.join(MIGRATIONS[:2])} PRAGMA user_version = 2;")
+    db.execute("INSERT INTO sites VALUES ('1','alpha','7',x'01',x'02',x'03',x'04',?,?,NULL,0,'{}')", (WHEN, WHEN))
+    db.commit()
+    db.close()
+    assert [(site.name, site.carried) for site in read_sites(old)] == [("alpha", False)]
+    fleet = Fleet(old)
+    assert [(site.name, site.carried) for site in fleet.sites()] == [("alpha", False)]
+    fleet.close()
