@@ -21,6 +21,7 @@ from fedsite.server.session import RunEndedError, Session
 
 POLL_S = 0.2  # between looks at who is online, seconds
 LATE_S = 20.0  # a site that comes late has this long to accept the plan, seconds
+SETTLE_S = 60.0  # where no round can go on without it: it may have to start its training process and read its data
 TRIES = 3  # times a silent site is asked to accept the plan
 AGAIN_S = 2.0  # before a site that rests is asked again the first time, seconds; then twice as long each time
 AGAIN_MOST_S = 60.0
@@ -150,7 +151,7 @@ class Cohort:
             resting = [site for site in self._session.sites() if site.site_id in self._resting]
             due = [site for site in resting if self._may_ask(site)]
             if len(ready) < wanted and due:
-                self._prepare(due, following, deadline_s=self._late_s)
+                self._prepare(due, following, deadline_s=min(SETTLE_S, self._session.plan.rounds.deadline_s))
                 return self.everybody()
             return ready
 
