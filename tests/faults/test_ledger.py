@@ -27,6 +27,7 @@ from tests.ledger_play import UNIT, Ended, Play, Points, apart
 
 STEPS = {(10.0, 1.0): 1, (2.0, 0.1): 6, (20.0, 1.0): 1}  # of the whole play: statistics, two rounds, a calibration
 RESERVED = {(10.0, 1.0): 1, (2.0, 0.1): 9, (20.0, 1.0): 1}
+EVERY = pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 7])
 
 
 @pytest.fixture
@@ -137,9 +138,10 @@ def test_every_write_of_a_run_is_watched(points: list[str]) -> None:
     assert counted["fsync"] >= 20
 
 
+@EVERY
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_at_every_write(quick: Path, points: list[str], after: bool) -> None:
-    for number, name in enumerate(points):
+def test_killed_at_every_write(quick: Path, points: list[str], after: bool, every: int) -> None:
+    for number, name in [*enumerate(points)][every // 2 if after else 0 :: every]:
         folder = quick / f"{number}"
         folder.mkdir()
         play = Play(folder)
@@ -149,7 +151,8 @@ def test_killed_at_every_write(quick: Path, points: list[str], after: bool) -> N
         check_resumed(play, ended)
 
 
-def test_killed_while_a_refused_run_is_taken_back(quick: Path) -> None:
+@EVERY
+def test_killed_while_a_refused_run_is_taken_back(quick: Path, every: int) -> None:
     """Before anything was released: it is reserved whole, or not at all, and can be asked for again."""
     number, killed = 0, 0
     while True:
@@ -162,11 +165,11 @@ def test_killed_while_a_refused_run_is_taken_back(quick: Path) -> None:
             entry = entry_of(play)
             assert entry is None or (steps(entry.reserved), entry.spent, entry.finished) == (RESERVED, (), None)
             check_resumed(play)
-        number += 1
+        number += every
         killed += len(codes & {-signal.SIGKILL})
         if -signal.SIGKILL not in codes:
             break
-    assert killed >= 30
+    assert killed * every >= 30
 
 
 def _refused(play: Play, number: int, after: bool, say: Callable[[str, bytes], None]) -> None:
@@ -193,8 +196,9 @@ def test_killed_twice(quick: Path, points: list[str]) -> None:
             check_resumed(play, first, second)
 
 
+@EVERY
 @pytest.mark.parametrize("script", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
-def test_killed_while_an_older_file_is_brought_up(tmp_path: Path, script: str) -> None:
+def test_killed_while_an_older_file_is_brought_up(tmp_path: Path, script: str, every: int) -> None:
     before = {"run1": {(2.0, 0.1): 15, (20.0, 1.0): 1}, "run2": {(3.0, 0.5): 4}}
     number, killed = 0, 0
     while True:
@@ -207,10 +211,10 @@ def test_killed_while_an_older_file_is_brought_up(tmp_path: Path, script: str) -
             assert {entry.run_id: steps(entry.charged) for entry in budget.entries()} == before
             budget.close()
             killed += ended.code == -signal.SIGKILL
-        number += 1
+        number += every
         if codes == {0}:
             break
-    assert killed >= 20
+    assert killed * every >= 20
 
 
 def _opened(path: Path, number: int, after: bool, say: Callable[[str, bytes], None]) -> None:

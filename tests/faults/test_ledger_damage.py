@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fedsite.client.budget import Budget
 from fedsite.client.covered import hashed
@@ -144,35 +142,39 @@ def damage(data: bytes, kind: str, draw: random.Random) -> bytes:
 KINDS = ("bit", "bytes", "zeros", "cut", "page twice")
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=st.sampled_from(KINDS), seed=st.integers(0, 1 << 32))
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_damaged_file_is_refused_or_says_no_less(
-    whole: Path, before: Figures, copies: Callable[[Path], Path], kind: str, seed: int
+    whole: Path, before: Figures, copies: Callable[[Path], Path], count: int
 ) -> None:
-    folder = copies(whole)
-    (folder / WHOLE).write_bytes(damage((folder / WHOLE).read_bytes(), kind, random.Random(seed)))
-    not_less(folder, before)
-    shutil.rmtree(folder)
+    for seed in range(count):
+        folder = copies(whole)  # named by the seed
+        (folder / WHOLE).write_bytes(damage((folder / WHOLE).read_bytes(), _kind(seed), random.Random(seed)))
+        not_less(folder, before)
+        shutil.rmtree(folder)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    name=st.sampled_from((WAL, WAL, WHOLE, "budget.db-shm")), kind=st.sampled_from(KINDS), seed=st.integers(0, 1 << 32)
-)
+@pytest.mark.parametrize("count", [120, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_damaged_log_is_refused_or_says_no_less(
-    killed: Path, before: Figures, copies: Callable[[Path], Path], name: str, kind: str, seed: int
+    killed: Path, before: Figures, copies: Callable[[Path], Path], count: int
 ) -> None:
-    folder = copies(killed)
-    (folder / name).write_bytes(damage((folder / name).read_bytes(), kind, random.Random(seed)))
-    not_less(folder, before)
-    shutil.rmtree(folder)
+    names = (WAL, WAL, WHOLE, "budget.db-shm")
+    for seed in range(count):
+        folder, name = copies(killed), names[seed % len(names)]
+        (folder / name).write_bytes(damage((folder / name).read_bytes(), _kind(seed), random.Random(seed)))
+        not_less(folder, before)
+        shutil.rmtree(folder)
 
 
-def test_one_bit_anywhere_in_the_file(whole: Path, before: Figures, copies: Callable[[Path], Path]) -> None:
+def _kind(seed: int) -> str:
+    return KINDS[seed % len(KINDS)]
+
+
+@pytest.mark.parametrize("step", [pytest.param(211, marks=pytest.mark.slow), 997])
+def test_one_bit_anywhere_in_the_file(whole: Path, before: Figures, copies: Callable[[Path], Path], step: int) -> None:
     """Every so many bytes, and every byte of the first hundred, which SQLite makes most of."""
     data = (whole / WHOLE).read_bytes()
     folder, refused = copies(whole), 0
-    places = [*range(100), *range(100, len(data), 211)]
+    places = [*range(100), *range(100, len(data), step)]
     for place in places:
         for name in (WAL, "budget.db-shm"):
             (folder / name).unlink(missing_ok=True)

@@ -193,6 +193,7 @@ def test_a_disk_that_is_full_from_the_start_ends_the_agent_by_name(toys: Toys, r
     toys.start_agent("carl")
 
 
+@pytest.mark.slow
 def test_an_update_that_the_disk_has_no_room_for_is_a_refusal_by_name(toys: Toys, relay: Relay) -> None:
     toys.wait_online("anna", "carl")
     end(toys.agents.pop("carl"))
