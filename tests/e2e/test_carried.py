@@ -78,6 +78,8 @@ def test_the_commands_of_the_central_team_say_what_there_is(toys: Toys) -> None:
     for home, words in ((toys.home, ("server", "exchange")), (toys.site_home("rock"), ("exchange",))):
         refused = toys.cli(*words, "import", str(toys.directory / "note"), "--json", home=home)
         assert (refused.code, "no file of messages" in refused.stderr) == (2, True), refused.stderr
+    for words, carried in ((("carry", "rock", "--off"), False), (("carry", "rock"), True)):
+        assert toys.cli("sites", *words, "--json").value["carried"] is carried
     done = toys.cli("sites", "revoke", "rock", "--json")
     assert done.value["state"] == "revoked"
 
