@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 from fedsite.protocol import documents, ids, instants, shape, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, PolicyError, RefusalCode
@@ -149,7 +149,7 @@ class Approvals:
             found = value.plan.hash if kind is Known else value.plan_hash
             if found != path.stem:
                 raise DocumentError("it is about another plan")
-            return value
+            return cast(T, value)
         except ConfigError as error:
             raise PolicyError(
                 f"file {path} cannot be read: {error.found}",

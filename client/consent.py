@@ -23,7 +23,8 @@ from fedsite.telemetry.task import read_task
 
 # Kinds that begin something: they read data, or bind this site to a sum that it would then leave.
 BEGINS: Final = frozenset({"prepare", "statistics", "train", "evaluate", "calibrate", "advertise", "share"})
-# Kinds that end what has begun, and are answered whatever the rules are like.
+# Kinds that end what has begun, and are answered though nothing may begin now, and though the rules cannot be read: by
+# those that could be read last. A rule that does not allow the run, and a person's no, hold for them too.
 ENDS: Final = frozenset({"confirm", "unmask", "finish"})
 _REMEMBERED: Final = 1000  # pairs of run and code
 
