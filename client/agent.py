@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from fedsite.client.clocks import ClockError
-from fedsite.client.sending import FleetLink, Kept, Sending
-from fedsite.client.unsent import read_header
+from fedsite.client.link.clocks import ClockError
+from fedsite.client.link.sending import FleetLink, Kept, Sending
+from fedsite.client.link.unsent import read_header
 from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError, UnreachableError
 from fedsite.protocol.messages import Frame

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedsite.client import conditions, host_facts, memory, pause
-from fedsite.client import site as identity
-from fedsite.client.audit_log import SiteAudit
-from fedsite.client.budget import Budget
+from fedsite.client.audit.log import SiteAudit
+from fedsite.client.consent import conditions, host_facts, pause
+from fedsite.client.device.scoring import self_test_apart
+from fedsite.client.device.slots import Slots, fetch_and_install
 from fedsite.client.handler import Handler
-from fedsite.client.scoring import self_test_apart
+from fedsite.client.identity import site as identity
+from fedsite.client.identity.site import Site
+from fedsite.client.ledger.budget import Budget
 from fedsite.client.settings import SettingsFile
-from fedsite.client.site import Site
-from fedsite.client.slots import Slots, fetch_and_install
 from fedsite.client.store import Outbox
-from fedsite.client.worker_link import WorkerLink
+from fedsite.client.work import memory
+from fedsite.client.work.worker_link import WorkerLink
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.storage import private_directory, storage_errors
 

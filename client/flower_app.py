@@ -46,7 +46,8 @@ def _handle(frame: Frame) -> Frame:
 
 def _fetch(path: str, limit: int) -> bytes:
     """Releases come over the site's own connection: Flower's has no downloads."""
-    from fedsite.client import enrolment, settings
+    from fedsite.client import settings
+    from fedsite.client.identity import enrolment
 
     connection = enrolment.open_connection(settings.state_directory())
     try:

@@ -16,21 +16,25 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from fedsite.client import approvals, audit_facts, covered, last_check, policy, terms
-from fedsite.client.approvals import Approvals
-from fedsite.client.audit_facts import Audit, Heads, NoHeads
-from fedsite.client.budget import Budget
-from fedsite.client.consent import Consent
-from fedsite.client.incoming import blob, check_purpose
-from fedsite.client.protect import protect, reply_header
+from fedsite.client.audit import facts as audit_facts
+from fedsite.client.audit.facts import Audit, Heads, NoHeads
+from fedsite.client.consent import approvals, policy
+from fedsite.client.consent.approvals import Approvals
+from fedsite.client.consent.gate import Consent
+from fedsite.client.health import last_check
+from fedsite.client.identity.site import Site
+from fedsite.client.ledger import covered
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.reservations import Worker
 from fedsite.client.refusals import is_refusal, refusal_of
 from fedsite.client.releases import Releases
-from fedsite.client.reservations import Worker
-from fedsite.client.secure import Sums
-from fedsite.client.secure_store import SumStore
 from fedsite.client.settings import Settings, SettingsFile
-from fedsite.client.site import Site
 from fedsite.client.store import Outbox, terms_of
+from fedsite.client.sums import terms
+from fedsite.client.sums.incoming import blob, check_purpose
+from fedsite.client.sums.store import SumStore
+from fedsite.client.sums.sums import Sums
+from fedsite.client.work.protect import protect, reply_header
 from fedsite.protocol import instants, messages, signing
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.messages import NEXT, Frame, Header

@@ -10,11 +10,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from fedsite.client import data, pipe, policy
-from fedsite.client.budget import Budget
-from fedsite.client.reservations import COVERAGE, Reservations, Worker
+from fedsite.client import data
+from fedsite.client.consent import policy
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.reservations import COVERAGE, Reservations, Worker
 from fedsite.client.settings import Settings
 from fedsite.client.store import Outbox, failure_name, release_name, terms_of
+from fedsite.client.work import pipe
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import instants
 from fedsite.protocol.errors import DocumentError, RefusalCode

@@ -12,11 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedsite.client import assembly, health, health_facts, site
-from fedsite.client.activity import Board
+from fedsite.client import assembly
 from fedsite.client.agent import Agent, StateReport
+from fedsite.client.health import facts as health_facts
+from fedsite.client.health import findings as health
+from fedsite.client.identity import site
+from fedsite.client.link.unsent import Unsent
+from fedsite.client.local.activity import Board
 from fedsite.client.settings import SettingsFile
-from fedsite.client.unsent import Unsent
 from fedsite.protocol import documents, instants
 from fedsite.protocol.errors import ExitCode, FedsiteError
 
@@ -30,7 +33,7 @@ def run(directory: Path, rules: SettingsFile) -> int:
         ConfigError: this host has not joined, its settings are wrong, or an agent runs already.
         TrustError: the server is not this federation's, or has revoked this site.
     """
-    from fedsite.client import local_serving
+    from fedsite.client.local import local_serving
 
     settings = rules.current()
     site.load(directory)
@@ -43,9 +46,9 @@ def run(directory: Path, rules: SettingsFile) -> int:
 
 
 def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None) -> int:
-    from fedsite.client import enrolment
-    from fedsite.client.flower_fleet import FleetLink, poll_delay
-    from fedsite.client.renewal import CertificateRenewal
+    from fedsite.client.identity import enrolment
+    from fedsite.client.identity.renewal import CertificateRenewal
+    from fedsite.client.link.flower_fleet import FleetLink, poll_delay
 
     connection = enrolment.open_connection(directory)
     link = FleetLink(connection)

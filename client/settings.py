@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fedsite.client import hours
+from fedsite.client.consent import hours
 from fedsite.protocol import durations, shape
 from fedsite.protocol.errors import ConfigError
 

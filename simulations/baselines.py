@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.client import work
+from fedsite.client.work import rounds as work
 from fedsite.models import metrics, vector
 from fedsite.privacy.sampling import SystemRandom
 from fedsite.protocol.messages import DELTA

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from fedsite.client.budget import Budget
-from fedsite.client.covered import hashed
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.covered import hashed
 from fedsite.privacy.accounting import Spend
 from fedsite.telemetry.coverage import Coverage
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from fedsite.client import pipe
-from fedsite.client.budget import Budget
-from fedsite.client.budget_entries import as_values
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.budget_entries import as_values
 from fedsite.client.releases import Releases
 from fedsite.client.settings import DataSettings, PolicySettings, Settings
 from fedsite.client.store import Outbox
-from fedsite.client.worker_link import WorkerError
+from fedsite.client.work import pipe
+from fedsite.client.work.worker_link import WorkerError
 from fedsite.models import spends
 from fedsite.protocol import documents
 from fedsite.protocol.errors import FedsiteError, RefusalCode

@@ -15,12 +15,13 @@ from typing import Any
 
 import grpc
 
-from fedsite.client import local_socket, pause
-from fedsite.client.activity import Activity, Board
-from fedsite.client.local_api import LocalApi
-from fedsite.client.local_calls import Calls
-from fedsite.client.local_client import LocalClient
-from fedsite.client.local_limits import SERVICE
+from fedsite.client.consent import pause
+from fedsite.client.local import local_socket
+from fedsite.client.local.activity import Activity, Board
+from fedsite.client.local.local_api import LocalApi
+from fedsite.client.local.local_calls import Calls
+from fedsite.client.local.local_client import LocalClient
+from fedsite.client.local.local_limits import SERVICE
 from fedsite.protocol import instants, local_pb2
 from fedsite.protocol.errors import DataError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import enrolment, introduction, pair
-from fedsite.client.renewal import CertificateRenewal
+from fedsite.client.identity import enrolment, introduction, pair
+from fedsite.client.identity.renewal import CertificateRenewal
 from fedsite.protocol import certificates
 from fedsite.protocol.errors import FedsiteError
 from fedsite.server import home as homes

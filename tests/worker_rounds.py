@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsite.client import data
 from fedsite.client.settings import DataSettings, Settings
-from fedsite.client.worker_link import WorkerLink
+from fedsite.client.work.worker_link import WorkerLink
 from fedsite.protocol import weights
 from fedsite.server import planning, settings
 

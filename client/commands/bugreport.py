@@ -29,8 +29,8 @@ def bugreport(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Write a tar.gz for whoever looks into a defect: no data, keys, tokens or names in it."""
-    from fedsite.client import bugreport as archive
     from fedsite.client import settings
+    from fedsite.client.health import bugreport as archive
     from fedsite.protocol import instants
 
     now = instants.now()

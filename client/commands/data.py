@@ -43,7 +43,8 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Check this site's data against a task: files, columns, ranges, rate, gaps, freshness, labels, drift."""
-    from fedsite.client import last_check, settings
+    from fedsite.client import settings
+    from fedsite.client.health import last_check
     from fedsite.protocol import instants
 
     given = list(overrides or [])

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
     """Measure network, clock, speed, disk, memory, data and budget; the exit code is the first error's."""
     from fedsite.client import settings
-    from fedsite.client.doctor import Doctor
+    from fedsite.client.health.doctor import Doctor
 
     value = Doctor(settings.state_directory(), say=output.say).examine()
     output.emit(value if json else lines(value), json)
@@ -26,7 +26,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON val
 
 def lines(value: dict[str, Any]) -> list[str]:
     """The screen: each step and what it measured, then what is not well."""
-    from fedsite.client import status_screen
+    from fedsite.client.health import status_screen
 
     steps = [
         status_screen.row(step["name"], ("" if step["ok"] else "NOT WELL: ") + (step["text"] or "measured"))

@@ -10,7 +10,7 @@ import typer
 from fedsite.protocol import output
 
 if TYPE_CHECKING:
-    from fedsite.client.exchange import Done
+    from fedsite.client.carried.exchange import Done
     from fedsite.protocol.messages import Header
 
 IMPORTED = "fedsite.exchange-done/1"
@@ -39,7 +39,8 @@ def take_in(
     json: _Json = False,
 ) -> None:
     """Do what the file asks, as far as this site's policy allows it; the same file again changes nothing."""
-    from fedsite.client import exchange, settings
+    from fedsite.client import settings
+    from fedsite.client.carried import exchange
     from fedsite.protocol.exchange_file import read_parcel
 
     def progress(number: int, count: int, header: Header) -> None:
@@ -63,7 +64,9 @@ def export(
     json: _Json = False,
 ) -> None:
     """Write every answer that still counts into one signed file; nothing is written where there is none."""
-    from fedsite.client import carried_answers, exchange, settings
+    from fedsite.client import settings
+    from fedsite.client.carried import answers as carried_answers
+    from fedsite.client.carried import exchange
     from fedsite.protocol.exchange_file import write_parcel
 
     found = exchange.pack_answers(settings.state_directory())

@@ -13,7 +13,7 @@ from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsite.client.enrolment import Joined
+    from fedsite.client.identity.enrolment import Joined
 
 SCHEMA = "fedsite.joined/1"
 _SHORTEST = 200  # characters of a token
@@ -47,7 +47,9 @@ def join(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Join a federation with a single-use token from the central team (fedsite token create)."""
-    from fedsite.client import audit_log, enrolment, settings
+    from fedsite.client import settings
+    from fedsite.client.audit import log as audit_log
+    from fedsite.client.identity import enrolment
 
     directory = settings.state_directory()
     joined = None
@@ -97,7 +99,7 @@ def _requested(
     directory: Path, token: str, request: Path, name: str | None, fingerprint: str | None, as_json: bool
 ) -> Joined | None:
     """Write the request to be carried; what an earlier join left, where that is enough."""
-    from fedsite.client import carried_join
+    from fedsite.client.identity import carried_join
     from fedsite.protocol.exchange_file import write_parcel
 
     body = carried_join.request(token, directory, name=name, fingerprint=fingerprint)
@@ -115,7 +117,7 @@ def _requested(
 
 def _answered(directory: Path, answer: Path, fingerprint: str | None, *, alone: bool) -> Joined:
     """Join with what came back."""
-    from fedsite.client import carried_join
+    from fedsite.client.identity import carried_join
     from fedsite.protocol.enrolment import Admission
     from fedsite.protocol.exchange_file import read_parcel
     from fedsite.protocol.federation import check_fingerprint
@@ -130,7 +132,7 @@ def _answered(directory: Path, answer: Path, fingerprint: str | None, *, alone: 
 
 def _known(directory: Path, name: str | None, fingerprint: str | None) -> Joined | None:
     """What an earlier join left, for a `fedsite join` without a token: there is nothing to ask for."""
-    from fedsite.client import enrolment
+    from fedsite.client.identity import enrolment
     from fedsite.protocol.federation import check_fingerprint
 
     joined = enrolment.load_joined(directory)

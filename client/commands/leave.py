@@ -74,7 +74,7 @@ def leave(
 
 def _untold(directory: Path) -> str:
     """Why the server could not be told; empty when it was. Leaving does not depend on it."""
-    from fedsite.client import renewal
+    from fedsite.client.identity import renewal
     from fedsite.protocol.errors import FedsiteError
 
     try:
@@ -86,7 +86,7 @@ def _untold(directory: Path) -> str:
 
 def _unwritten(directory: Path) -> str:
     """Why the audit log could not be told; empty when it was. It stays here, and leaving does not depend on it."""
-    from fedsite.client import audit_log
+    from fedsite.client.audit import log as audit_log
     from fedsite.protocol.errors import FedsiteError
 
     try:

@@ -9,7 +9,7 @@ import typer
 from fedsite.protocol import output
 
 if TYPE_CHECKING:
-    from fedsite.client.slots import Installed, Slots
+    from fedsite.client.device.slots import Installed, Slots
 
 SCHEMA = "fedsite.model/1"
 _JSON = typer.Option("--json", help="Print one JSON value.")
@@ -37,7 +37,9 @@ def rollback(json: Annotated[bool, _JSON] = False) -> None:
 
 def open_slots() -> Slots:
     """The slots of the site in the state directory."""
-    from fedsite.client import settings, site, slots
+    from fedsite.client import settings
+    from fedsite.client.device import slots
+    from fedsite.client.identity import site
 
     directory = settings.state_directory()
     return slots.Slots(directory, site.load(directory).federation)

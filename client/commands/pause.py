@@ -45,7 +45,8 @@ def resume(json: Annotated[bool, typer.Option("--json", help="Print one JSON val
 
 def _paused(directory: Path, length: timedelta | None, reason: str) -> dict[str, Any]:
     """Through the agent where one answers: who watches it sees it at once. It reads the same file either way."""
-    from fedsite.client import local_client, pause
+    from fedsite.client.consent import pause
+    from fedsite.client.local import local_client
     from fedsite.protocol import instants
 
     with local_client.connect(directory) as agent, contextlib.suppress(UnreachableError):
@@ -57,7 +58,8 @@ def _paused(directory: Path, length: timedelta | None, reason: str) -> dict[str,
 
 
 def _resumed(directory: Path) -> dict[str, Any]:
-    from fedsite.client import local_client, pause
+    from fedsite.client.consent import pause
+    from fedsite.client.local import local_client
     from fedsite.protocol import instants
 
     with local_client.connect(directory) as agent, contextlib.suppress(UnreachableError):
@@ -92,7 +94,8 @@ def _directory() -> Path:
     Raises:
         ConfigError: this host has not joined.
     """
-    from fedsite.client import settings, site
+    from fedsite.client import settings
+    from fedsite.client.identity import site
 
     directory = settings.state_directory()
     site.load(directory)

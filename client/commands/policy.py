@@ -46,7 +46,8 @@ def init(json: Json = False) -> None:
 
 def show(json: Json = False) -> None:
     """Show the rules that hold now, and whether work may begin at this moment."""
-    from fedsite.client import conditions, host_facts, hours, settings
+    from fedsite.client import settings
+    from fedsite.client.consent import conditions, host_facts, hours
     from fedsite.protocol import instants, shape
 
     file = settings.SettingsFile(settings.state_directory())
@@ -77,8 +78,9 @@ def would_do(
     json: Json = False,
 ) -> None:
     """Say what would happen if this plan came, and every reason; ends with 6 when it would be refused."""
-    from fedsite.client import approvals, conditions, host_facts, pause, settings
+    from fedsite.client import settings
     from fedsite.client.commands.rounds import priced
+    from fedsite.client.consent import approvals, conditions, host_facts, pause
 
     found = read_plan(plan)
     directory = settings.state_directory()
@@ -134,7 +136,7 @@ def read_plan(path: Path) -> RoundPlan:
 
 def _asks(plan: RoundPlan, store: Any, mode: Any) -> dict[str, str] | None:
     """Why a person would have to decide, or has decided against it; None where nobody has to."""
-    from fedsite.client import approvals
+    from fedsite.client.consent import approvals
     from fedsite.client.refusals import plain
     from fedsite.protocol.errors import PolicyError
 

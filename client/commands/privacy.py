@@ -11,8 +11,8 @@ from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedsite.client.budget_entries import Entry
-    from fedsite.client.budget_mark import Mark
+    from fedsite.client.ledger.budget_entries import Entry
+    from fedsite.client.ledger.budget_mark import Mark
     from fedsite.client.settings import Settings
 
 FORECAST = "fedsite.privacy-forecast/1"
@@ -42,7 +42,8 @@ def privacy(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
 ) -> None:
     """Show ε spent by run, task, unit and data source, and what is left; units are never added up."""
-    from fedsite.client import ledger, settings
+    from fedsite.client import settings
+    from fedsite.client.ledger import accounts as ledger
 
     if sum(option is not None for option in (close, plan, export, verify)) > 1:
         raise ConfigError("several things at once", allowed="one of --close, --plan, --export, --verify")
@@ -65,7 +66,7 @@ def privacy(
 
 def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
     from fedsite.client import assembly
-    from fedsite.client.budget import reader
+    from fedsite.client.ledger.budget import reader
 
     budget = reader(directory / assembly.BUDGET)
     if budget is None:
@@ -78,8 +79,10 @@ def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
 
 def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
     """What a run would cost the data that is here now: read, so that its records are found under any file name."""
-    from fedsite.client import assembly, covered, data, quote, site
+    from fedsite.client import assembly, data
     from fedsite.client.commands.policy import read_plan
+    from fedsite.client.identity import site
+    from fedsite.client.ledger import covered, quote
     from fedsite.client.refusals import plain
     from fedsite.telemetry import coverage, loading
     from fedsite.telemetry.errors import TelemetryError
@@ -145,7 +148,8 @@ def _forecast_lines(value: dict[str, Any]) -> list[str]:
 
 
 def _exported(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
-    from fedsite.client import ledger_export, site
+    from fedsite.client.identity import site
+    from fedsite.client.ledger import ledger_export
     from fedsite.protocol import instants, storage
 
     entries, mark = _entries(directory)
@@ -157,7 +161,8 @@ def _exported(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
 def _verified(path: Path, directory: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from fedsite.client import ledger_export, site
+    from fedsite.client.identity import site
+    from fedsite.client.ledger import ledger_export
     from fedsite.protocol import storage
 
     verified = ledger_export.verify(storage.read(path, limit=ledger_export.LIMIT))
@@ -171,8 +176,9 @@ def _close(directory: Path, run_id: str) -> None:
     Raises:
         ConfigError: there is no such open run, or an agent runs.
     """
-    from fedsite.client import assembly, audit_log
-    from fedsite.client.budget import Budget
+    from fedsite.client import assembly
+    from fedsite.client.audit import log as audit_log
+    from fedsite.client.ledger.budget import Budget
     from fedsite.client.store import Outbox
     from fedsite.protocol import instants
     from fedsite.protocol.shape import nearest

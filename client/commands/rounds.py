@@ -11,7 +11,7 @@ from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError, PolicyError
 
 if TYPE_CHECKING:
-    from fedsite.client.approvals import Known
+    from fedsite.client.consent.approvals import Known
     from fedsite.client.settings import Settings
     from fedsite.protocol.plan import RoundPlan
 
@@ -41,7 +41,8 @@ def _default(context: typer.Context, json: Json = False) -> None:
 
 def _list(json: Json = False) -> None:
     """List the runs this site was asked for, with what each cost."""
-    from fedsite.client import history, settings
+    from fedsite.client import settings
+    from fedsite.client.consent import history
 
     value = history.value(settings.state_directory())
     if json:
@@ -58,7 +59,8 @@ def _list(json: Json = False) -> None:
 
 def show(run: Run = "latest", json: Json = False) -> None:
     """Show the card of a run: what is new, the data it reads, bytes, minutes, ε and the balance after."""
-    from fedsite.client import card, history, settings
+    from fedsite.client import settings
+    from fedsite.client.consent import card, history
 
     directory = settings.state_directory()
     made = _card(directory, settings.load(directory), history.find(directory, run))
@@ -78,7 +80,9 @@ def reject(run: Run, json: Json = False) -> None:
 def _decide(word: str, verdict: Literal["approved", "rejected"], json: bool) -> None:
     import getpass
 
-    from fedsite.client import approvals, audit_log, history, policy, settings
+    from fedsite.client import settings
+    from fedsite.client.audit import log as audit_log
+    from fedsite.client.consent import approvals, history, policy
     from fedsite.protocol import instants
 
     directory = settings.state_directory()
@@ -125,7 +129,7 @@ def _then(known: Known, verdict: str, mode: str) -> str:
 
 def _card(directory: Path, chosen: Settings, known: Known) -> dict[str, Any]:
     """A run's card, with where it stands and what the rules say."""
-    from fedsite.client import approvals, card, history
+    from fedsite.client.consent import approvals, card, history
 
     store = approvals.Approvals(directory / approvals.FOLDER)
     decision = store.decision(known.plan.hash)
@@ -161,7 +165,9 @@ def _measured(directory: Path, plan: RoundPlan) -> dict[str, Any]:
 
 def priced(directory: Path, chosen: Settings, plan: RoundPlan) -> tuple[str, list[Any], list[dict[str, str]]]:
     """The source a plan would read here, what it costs each unit, and every reason to refuse it."""
-    from fedsite.client import assembly, data, policy, quote
+    from fedsite.client import assembly, data
+    from fedsite.client.consent import policy
+    from fedsite.client.ledger import quote
     from fedsite.client.refusals import plain
     from fedsite.telemetry.errors import TelemetryError
     from fedsite.telemetry.task import read_task

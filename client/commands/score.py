@@ -12,8 +12,8 @@ from fedsite.protocol import output
 from fedsite.protocol.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
-    from fedsite.client.scoring import Scores
-    from fedsite.client.site import Site
+    from fedsite.client.device.scoring import Scores
+    from fedsite.client.identity.site import Site
     from fedsite.protocol.release import Manifest
     from fedsite.telemetry.location import DataLocation
 
@@ -40,7 +40,9 @@ def score(
     import dataclasses
 
     from fedsite.client import data as site_data
-    from fedsite.client import scoring, settings, site
+    from fedsite.client import settings
+    from fedsite.client.device import scoring
+    from fedsite.client.identity import site
     from fedsite.telemetry.task import read_task
 
     directory = settings.state_directory()
@@ -67,7 +69,8 @@ def _by_agent(
     directory: Path, manifest: Manifest, model: bytes, where: DataLocation, everything: bool
 ) -> Scores | None:
     """The windows through the release that the agent holds; None where no agent can, or it holds another by now."""
-    from fedsite.client import local_client, scoring
+    from fedsite.client.device import scoring
+    from fedsite.client.local import local_client
 
     with local_client.connect(directory) as agent, contextlib.suppress(UnreachableError):
         if agent is not None:
@@ -80,7 +83,7 @@ def _by_agent(
 
 def _release(directory: Path, who: Site, folder: Path | None) -> tuple[Manifest, bytes]:
     """The installed release, or the one in `folder`; verified either way."""
-    from fedsite.client.slots import Slots, read_slot
+    from fedsite.client.device.slots import Slots, read_slot
     from fedsite.protocol import instants
 
     if folder is not None:

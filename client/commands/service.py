@@ -35,8 +35,8 @@ def service(
 
     The state directory is FEDSITE_HOME, or /var/lib/fedsite. How to install it stands on top of what is printed.
     """
-    from fedsite.client import memory
-    from fedsite.client import service as units
+    from fedsite.client.identity import service as units
+    from fedsite.client.work import memory
 
     if not _USER.fullmatch(user):
         raise ConfigError(

@@ -48,7 +48,10 @@ def look() -> dict[str, Any]:
     Raises:
         ConfigError: this host has not joined. Others of the tree: its identity is damaged.
     """
-    from fedsite.client import health_facts, overview, settings, site
+    from fedsite.client import settings
+    from fedsite.client.health import facts as health_facts
+    from fedsite.client.health import overview
+    from fedsite.client.identity import site
     from fedsite.protocol import instants
 
     who = site.load(settings.state_directory())
@@ -58,7 +61,8 @@ def look() -> dict[str, Any]:
 
 def looks() -> Iterator[dict[str, Any]]:
     """The site now and whenever something changed: by the agent where one runs, else from files."""
-    from fedsite.client import local_client, settings
+    from fedsite.client import settings
+    from fedsite.client.local import local_client
 
     directory = settings.state_directory()
     while True:
@@ -77,7 +81,7 @@ def _lasting(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(value: dict[str, Any], as_json: bool) -> None:
-    from fedsite.client import status_screen
+    from fedsite.client.health import status_screen
     from fedsite.protocol import instants
 
     output.emit(value if as_json else status_screen.lines(value, instants.now()), as_json)

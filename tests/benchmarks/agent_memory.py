@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fedsite.client.worker_link import WorkerError
+from fedsite.client.work.worker_link import WorkerError
 from fedsite.telemetry.errors import TelemetryError
 from fedsite.telemetry.task import shipped_names
 from tests import worker_rounds

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.approvals import Approvals
+from fedsite.client.consent.approvals import Approvals
 from fedsite.protocol import documents, shape
 from fedsite.protocol.plan import PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
 from tests.cli.test_site_commands import fedsite, join_on_disk

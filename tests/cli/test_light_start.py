@@ -50,7 +50,7 @@ print(json.dumps(told))
 """
 AGENT = """
 import json, sys
-import fedsite.client.running, fedsite.client.agent, fedsite.client.assembly, fedsite.client.local_api
+import fedsite.client.running, fedsite.client.agent, fedsite.client.assembly, fedsite.client.local.local_api
 print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))
 """
 

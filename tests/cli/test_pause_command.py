@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsite.client import assembly, pause
+from fedsite.client import assembly
+from fedsite.client.consent import pause
 from fedsite.protocol import instants
 from tests.cli.test_site_commands import fedsite, join_on_disk
 from tests.local_agent import LocalAgent, drop, short_directory

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.budget import Budget
-from fedsite.client.covered import PURPOSE, hashed
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.covered import PURPOSE, hashed
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import documents, envelope
 from fedsite.protocol.keys import SigningKey

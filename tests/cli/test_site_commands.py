@@ -183,7 +183,7 @@ def runs_in_status(home: Path) -> tuple[int, int]:
 
 
 def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
-    from fedsite.client.budget import Budget
+    from fedsite.client.ledger.budget import Budget
     from fedsite.privacy.accounting import Spend
 
     directory = join_on_disk(tmp_path)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client import pipe, protect
-from fedsite.client.audit_log import SiteAudit
-from fedsite.client.budget import Budget
+from fedsite.client.audit.log import SiteAudit
 from fedsite.client.handler import Handler
+from fedsite.client.identity.site import Site
+from fedsite.client.ledger.budget import Budget
 from fedsite.client.settings import PolicySettings, Settings
-from fedsite.client.site import Site
 from fedsite.client.store import Outbox
+from fedsite.client.work import pipe, protect
 from fedsite.privacy.accounting import Spend
 from fedsite.privacy.sampling import SystemRandom
 from fedsite.protocol import documents, instants, sealing, shape, signing, weights

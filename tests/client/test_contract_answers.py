@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import last_check, pipe, reference
-from fedsite.client.operations import Operations
+from fedsite.client import reference
+from fedsite.client.health import last_check
 from fedsite.client.settings import DataSettings
-from fedsite.client.worker import answer_to
-from fedsite.client.worker_link import WorkerError
+from fedsite.client.work import pipe
+from fedsite.client.work.operations import Operations
+from fedsite.client.work.worker import answer_to
+from fedsite.client.work.worker_link import WorkerError
 from fedsite.protocol import instants
 from fedsite.protocol.errors import RefusalCode
 from fedsite.protocol.plan import PrivacyPlan

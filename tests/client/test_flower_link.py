@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsite.client.clocks import ClockError, clock_skew
-from fedsite.client.flower_client import REFUSED_HEADER, status_error, transport_error
-from fedsite.client.flower_fleet import LONG_POLL_S, poll_delay
+from fedsite.client.link.clocks import ClockError, clock_skew
+from fedsite.client.link.flower_client import REFUSED_HEADER, status_error, transport_error
+from fedsite.client.link.flower_fleet import LONG_POLL_S, poll_delay
 from fedsite.protocol.errors import IntegrityError, TrustError, UnreachableError
 
 uniform = st.floats(0, 0.999)
@@ -82,7 +82,7 @@ def test_a_broken_trust_is_told_from_a_broken_network() -> None:
 def test_the_idle_agents_link_imports_no_torch_and_no_database() -> None:
     heavy = "('torch', 'opacus', 'sqlalchemy', 'uvicorn', 'ray', 'onnxruntime', 'polars')"
     program = (
-        "import sys, fedsite.client.flower_fleet, fedsite.client.enrolment;"
+        "import sys, fedsite.client.link.flower_fleet, fedsite.client.identity.enrolment;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

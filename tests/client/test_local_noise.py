@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsite.client import local_limits, pause
+from fedsite.client.consent import pause
+from fedsite.client.local import local_limits
 from fedsite.protocol import instants, local_pb2
 from tests.local_agent import LocalAgent, listening
 

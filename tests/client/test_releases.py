@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client.budget import Budget
+from fedsite.client.ledger.budget import Budget
 from fedsite.client.settings import DataSettings
-from fedsite.client.worker_link import WorkerError
+from fedsite.client.work.worker_link import WorkerError
 from fedsite.protocol import weights
 from fedsite.protocol.errors import RefusalCode, StorageError
 from fedsite.protocol.plan import PrivacyPlan

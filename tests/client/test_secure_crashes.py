@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.secure_store import SumStore
 from fedsite.client.store import Outbox
+from fedsite.client.sums.store import SumStore
 from fedsite.protocol.errors import RefusalCode, StorageError
 from fedsite.protocol.messages import Frame, read_reply
 from tests.secure_sites import files

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client import pipe, protect
-from fedsite.client.budget import Budget
 from fedsite.client.handler import Handler
+from fedsite.client.identity.site import Site
+from fedsite.client.ledger.budget import Budget
 from fedsite.client.settings import DataSettings, PolicySettings, Settings
-from fedsite.client.site import Site
 from fedsite.client.store import Outbox
+from fedsite.client.work import pipe, protect
 from fedsite.privacy.sampling import SystemRandom
 from fedsite.protocol import instants
 from fedsite.protocol.errors import StorageError

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client import policy, terms
-from fedsite.client.budget import Budget
-from fedsite.client.budget_entries import Entry
-from fedsite.client.operations import Operations
-from fedsite.client.secure_store import SumStore
+from fedsite.client.consent import policy
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.budget_entries import Entry
 from fedsite.client.settings import PolicySettings
 from fedsite.client.store import Outbox
+from fedsite.client.sums import terms
+from fedsite.client.sums.store import SumStore
+from fedsite.client.work.operations import Operations
 from fedsite.models import sum_noise
 from fedsite.protocol.errors import DocumentError, PolicyError, RefusalCode, StorageError
 from fedsite.protocol.plan import ModelPlan, PrivacyPlan, ProtectionPlan, SitePrivacyPlan

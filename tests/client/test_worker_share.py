@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsite.client.worker_link import WorkerError, WorkerLink
+from fedsite.client.work.worker_link import WorkerError, WorkerLink
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc to look at another process")

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fedsite.client import cli
-from fedsite.client.flower_fleet import FleetLink
 from fedsite.client.handler import Handler
+from fedsite.client.link.flower_fleet import FleetLink
+from fedsite.client.link.unsent import Unsent
 from fedsite.client.store import Outbox
-from fedsite.client.unsent import Unsent
 from fedsite.protocol import messages
 from fedsite.protocol.messages import Frame, Header
 

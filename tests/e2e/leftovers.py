@@ -33,7 +33,7 @@ def after(directory: Path, *, within_s: float = 20.0) -> list[str]:
 
 def workers(directory: Path) -> list[psutil.Process]:
     """The training processes below `directory`."""
-    return [process for process in below(directory) if "fedsite.client.worker" in line(process)]
+    return [process for process in below(directory) if "fedsite.client.work.worker" in line(process)]
 
 
 def drivers(directory: Path) -> list[psutil.Process]:

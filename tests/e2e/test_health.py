@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.doctor import Doctor
+from fedsite.client.health.doctor import Doctor
 from fedsite.protocol.errors import ExitCode
 from tests.e2e.federation import command, end
 

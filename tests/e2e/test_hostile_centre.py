@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from fedsite.client import assembly
+from fedsite.client.identity.site import Site
 from fedsite.client.settings import SettingsFile
-from fedsite.client.site import Site
 from fedsite.models import vector
 from fedsite.protocol import documents, ids, instants, sealing, signing, weights
 from fedsite.protocol.errors import RefusalCode
@@ -250,7 +250,7 @@ def test_a_replayed_instruction_gets_the_same_bytes_and_a_changed_one_nothing(ho
 
 
 def _module(plan: RoundPlan) -> Any:
-    from fedsite.client import work
+    from fedsite.client.work import rounds as work
     from fedsite.telemetry.task import read_task
 
     return work.build(plan, read_task(plan.task))

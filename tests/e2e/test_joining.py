@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from fedsite.client import pair
-from fedsite.client.enrolment import join, load_joined, open_connection, use_new_pair
-from fedsite.client.flower_fleet import FleetLink
-from fedsite.client.renewal import CertificateRenewal
+from fedsite.client.identity import pair
+from fedsite.client.identity.enrolment import join, load_joined, open_connection, use_new_pair
+from fedsite.client.identity.renewal import CertificateRenewal
+from fedsite.client.link.flower_fleet import FleetLink
 from fedsite.protocol import certificates, instants, renewal, tokens
 from fedsite.protocol.errors import FedsiteError, TrustError
 from fedsite.protocol.keys import SigningKey, TlsKey

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsite.client import local_client, site
-from fedsite.client.slots import Slots
+from fedsite.client.device.slots import Slots
+from fedsite.client.identity import site
+from fedsite.client.local import local_client
 from fedsite.protocol import release
 from fedsite.protocol.errors import UnreachableError
 from fedsite.server.home import ServerHome
@@ -86,7 +87,7 @@ def test_the_commands_say_the_same_with_the_agent_and_without(toys: Toys) -> Non
     put_release(toys)
     by_agent = toys.cli("score", "--json", home=home)
     assert by_agent.code == 0, by_agent.stderr
-    assert any("fedsite.client.score_child" in leftovers.line(process) for process in leftovers.below(home))
+    assert any("fedsite.client.device.score_child" in leftovers.line(process) for process in leftovers.below(home))
     with local_client.connect(directory) as agent:
         assert agent is not None
         told = agent.status(), agent.rounds()

@@ -26,9 +26,9 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
-from fedsite.client.enrolment import open_connection
-from fedsite.client.flower_client import Connection, site_tls
-from fedsite.client.flower_fleet import FleetLink
+from fedsite.client.identity.enrolment import open_connection
+from fedsite.client.link.flower_client import Connection, site_tls
+from fedsite.client.link.flower_fleet import FleetLink
 from fedsite.protocol import instants
 from fedsite.protocol.errors import TrustError, UnreachableError
 from fedsite.protocol.federation import Federation

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsite.client.agent import Agent
-from fedsite.client.clocks import ClockError
-from fedsite.client.flower_fleet import poll_delay
-from fedsite.client.unsent import Unsent
+from fedsite.client.link.clocks import ClockError
+from fedsite.client.link.flower_fleet import poll_delay
+from fedsite.client.link.unsent import Unsent
 from fedsite.protocol.errors import UnreachableError
 from fedsite.protocol.kept import decode, encode
 from fedsite.protocol.messages import Frame

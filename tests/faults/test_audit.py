@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.audit_log import SiteAudit
+from fedsite.client.audit.log import SiteAudit
 from fedsite.client.handler import Handler
+from fedsite.client.identity.site import Site
 from fedsite.client.settings import PolicySettings, Settings
-from fedsite.client.site import Site
 from fedsite.protocol import audit, audit_lines, audit_logs
 from fedsite.protocol.audit import Entry
 from fedsite.protocol.errors import RefusalCode

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import enrolment, pause, site
-from fedsite.client.unsent import Unsent
+from fedsite.client.consent import pause
+from fedsite.client.identity import enrolment, site
+from fedsite.client.link.unsent import Unsent
 from fedsite.protocol.errors import FedsiteError, RefusalCode, TrustError
 from fedsite.protocol.kept import keep
 from tests.authority import AUTHORITY

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.budget import Budget
-from fedsite.client.budget_entries import Entry
-from fedsite.client.worker_link import WorkerError
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.budget_entries import Entry
+from fedsite.client.work.worker_link import WorkerError
 from tests.budgets import VERSION_1, VERSION_2, old_budget
 from tests.ledger_play import UNIT, Ended, Play, Points, apart
 

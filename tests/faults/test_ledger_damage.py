@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsite.client.budget import Budget
-from fedsite.client.covered import hashed
+from fedsite.client.ledger.budget import Budget
+from fedsite.client.ledger.covered import hashed
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol.errors import BudgetError, StorageError
 from fedsite.telemetry.coverage import Coverage

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from fedsite.client.identity.site import Site
 from fedsite.client.settings import PolicySettings, Settings
-from fedsite.client.site import Site
 from fedsite.protocol import instants
 from fedsite.protocol.errors import RefusalCode, UnreachableError
 from fedsite.protocol.kept import decode

@@ -1,0 +1,1 @@
+"""What this site writes down for good."""

@@ -1,0 +1,1 @@
+"""Rounds by file, where there is no link."""

@@ -1,0 +1,1 @@
+"""Whether a run may happen here: the rules, the host, the operator."""

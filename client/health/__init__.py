@@ -1,0 +1,1 @@
+"""What is not well at this site, measured and told."""

@@ -1,0 +1,116 @@
+"""`fedsite.status/2` for people: one screen, never wider than a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from fedsite.client.health import checks as health_checks
+from fedsite.protocol import instants, output
+
+WIDTH: Final = 80
+_NAME: Final = 13  # columns of a row's name
+_ROWS: Final = 4  # of one kind that are shown; --json has them all
+
+
+def lines(value: Mapping[str, Any], now: datetime) -> list[str]:
+    """The screen: who, what is, and below it what is not well and what to do about it."""
+    rows = [*_rows(value, now)]
+    head = [
+        _cut(f"{value['site']['name']} ({value['site']['id']})"),
+        _cut(f"in {value['federation']['name']} ({value['federation']['id']}) at {value['federation']['address']}"),
+        "",
+    ]
+    return [*head, *(row(name, text) for name, text in rows), "", *findings(value["findings"])]
+
+
+def row(name: str, text: str) -> str:
+    """A name and what is to be said of it, on one line."""
+    return _cut(f"{name:<{_NAME}}{text}" if len(name) < _NAME else f"{name} {text}")
+
+
+def findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is not well: severity, title, text and remedy of each, wrapped."""
+    if not found:
+        return ["all is well"]
+    shown: list[str] = []
+    for finding in found:
+        shown += _wrapped(f"{finding['severity']:<{_NAME}}", f"{finding['title']}: {finding['text']}")
+        if finding["remedy"]:
+            shown += _wrapped(f"{'':<{_NAME}}", f"next: {finding['remedy']}")
+    return shown
+
+
+def _rows(value: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
+    yield "agent", _agent(value["agent"], now, paused=value["pause"] is not None)
+    certificate = value["certificate"]
+    if certificate["expires"] is not None:
+        yield "certificate", f"{certificate['days']:.1f} days left (until {certificate['expires'][:10]})"
+    budget = value["budget"]
+    yield from _several(
+        "privacy", [_balance(item, budget["epsilon_max"]) for item in budget["sources"]] or [_cap(budget)]
+    )
+    waiting = len(value["approvals"]["waiting"])
+    counts = f"{budget['open']} open, {budget['finished']} finished"
+    yield "runs", counts + (f", {waiting} waiting for you" if waiting else "")
+    yield from _several("data", [_contract(item, now) for item in value["data"]])
+    model = value["model"]
+    yield "model", "none yet" if model is None else f"{model['version']} (task {model['task']}), verified"
+    yield "host", _host(value["host"])
+
+
+def _agent(agent: Mapping[str, Any], now: datetime, *, paused: bool) -> str:
+    text = str(agent["state"])
+    if paused and text in ("idle", "connecting"):
+        text = "paused"
+    if agent["state"] == "working" and "kind" in agent:
+        text += f": {agent['kind']} of round {agent.get('round')}, run {agent.get('run_id')}"
+    elif "since" in agent:
+        text += f", started {health_checks.ago(instants.read(agent['since']), now)}"
+    return text
+
+
+def _cap(budget: Mapping[str, Any]) -> str:
+    cap = budget["epsilon_max"]
+    return "not known" if cap is None else f"nothing spent; ε at most {output.epsilon(cap)} on the same data"
+
+
+def _balance(item: Mapping[str, Any], cap: float) -> str:
+    spent = "not counted" if item["epsilon"] is None else f"{output.epsilon(item['epsilon'])} of {output.epsilon(cap)}"
+    return f"ε {spent} per {item['unit']}, {_tail(item['source'], 40)}"
+
+
+def _contract(item: Mapping[str, Any], now: datetime) -> str:
+    if item["checked"] is None:
+        return f"{item['task']}: never checked"
+    when = health_checks.ago(instants.read(item["checked"]), now)
+    return f"{item['task']}: {', '.join(item['codes']) or 'ok'}, checked {when}"
+
+
+def _host(host: Mapping[str, Any]) -> str:
+    names = (("disk_free", "disk"), ("memory_available", "memory"))
+    known = [f"{health_checks.size(host[key])} of {name} free" for key, name in names if host[key] is not None]
+    return ", ".join(known) or "not known"
+
+
+def _several(name: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Rows of one kind, the name before the first."""
+    shown = list(texts[:_ROWS])
+    if len(texts) > _ROWS:
+        shown[-1] = f"and {len(texts) - _ROWS + 1} more"
+    for index, text in enumerate(shown):
+        yield "" if index else name, text
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * _NAME, break_on_hyphens=False)
+
+
+def _tail(text: str, width: int) -> str:
+    return text if len(text) <= width else "…" + text[1 - width :]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

@@ -1,0 +1,1 @@
+"""Who this site is: joining, renewing, leaving."""

@@ -1,0 +1,1 @@
+"""This site's part in secure sums."""

@@ -1,0 +1,1 @@
+"""What is done on data, in a process of its own."""

@@ -1,0 +1,173 @@
+"""A certificate that renews itself: when, with which key, and that no kill leaves a pair that does not fit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsite.client.identity import enrolment, introduction, pair
+from fedsite.client.identity import renewal as renewing
+from fedsite.protocol import certificates, instants, storage
+from fedsite.protocol.errors import ConfigError, StorageError, TrustError, UnreachableError
+from fedsite.protocol.keys import SigningKey, TlsKey
+from tests.centre import START
+from tests.site_place import Place, killed, place_at
+
+RENEWED_AT = START + timedelta(days=61)
+
+
+def test_it_is_due_in_the_last_third_of_its_life(member: Place) -> None:
+    renewal = member.renewal()
+    assert not renewal.due(START + timedelta(days=59))
+    assert renewal.due(START + timedelta(days=63))
+    assert not renewal.due(START - timedelta(hours=1))
+
+
+def test_a_renewal_changes_key_and_certificate_and_nothing_else(member: Place) -> None:
+    before = {path.name: path.read_bytes() for path in member.directory.iterdir()}
+    member.centre.now = RENEWED_AT
+    used: list[str] = []
+    renewal = member.renewal(lambda: used.append(pair.expires(member.directory)))
+    renewal.when_due()
+    assert member.posts == []
+    member.centre.now += timedelta(days=2)
+    renewal.when_due()
+    end = instants.text(member.centre.now + timedelta(days=90))
+    assert used == [end]
+    assert not renewal.due(member.centre.now)
+    assert member.in_force()
+    after = {path.name: path.read_bytes() for path in member.directory.iterdir()}
+    assert {name for name in after if before.get(name) != after[name]} == {"tls.pem", "site.signed.json", "site.json"}
+    keys = [TlsKey.parse(files["tls.pem"].split(b"-----BEGIN CERT")[0], "pair") for files in (before, after)]
+    assert keys[0].pem != keys[1].pem
+    assert json.loads(after["site.json"])["expires"] == end
+    assert os.stat(member.directory / "tls.pem").st_mode & 0o777 == 0o600
+
+
+def test_a_failure_leaves_the_old_pair_and_is_tried_again_ever_more_seldom(member: Place) -> None:
+    member.centre.now = START + timedelta(days=65)
+    old = (member.directory / "tls.pem").read_bytes()
+    member.failure = UnreachableError("no answer")
+    renewal, tries = member.renewal(), []
+    for _ in range(24 * 60):
+        if renewal.due(member.centre.now):
+            tries.append(member.centre.now)
+        renewal.when_due()
+        member.centre.now += timedelta(minutes=1)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert gaps[0] == timedelta(minutes=5)
+    assert gaps[-1] == timedelta(hours=6)
+    assert len(tries) == len(member.posts) < 12
+    assert renewal.problem is member.failure
+    assert (member.directory / "tls.pem").read_bytes() == old
+    member.failure = None
+    member.centre.now += timedelta(hours=6)
+    renewal.when_due()
+    assert renewal.problem is None
+    assert (member.directory / "tls.pem").read_bytes() != old
+
+
+def test_a_full_disk_keeps_the_old_pair_which_still_counts(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    member.centre.now = RENEWED_AT
+
+    def full(path: Path, data: bytes, mode: int = 0o600) -> None:
+        raise StorageError(f"{path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_atomic", full)
+        with pytest.raises(StorageError):
+            renewing.renew(member.directory, clock=member.clock)
+    assert member.in_force()
+    member.centre.now += timedelta(seconds=2)
+    renewing.renew(member.directory, clock=member.clock)
+    assert member.in_force()
+
+
+def test_a_new_pair_is_used_even_where_the_rest_could_not_be_written(
+    member: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member.centre.now = START + timedelta(days=65)
+    write, used = storage.write_atomic, []
+
+    def nearly_full(path: Path, data: bytes, mode: int = 0o600) -> None:
+        if path.name != pair.FILE:
+            raise StorageError(f"{path}: No space left on device")
+        write(path, data, mode)
+
+    monkeypatch.setattr(storage, "write_atomic", nearly_full)
+    renewal = member.renewal(lambda: used.append(pair.expires(member.directory)))
+    renewal.when_due()
+    assert used == [instants.text(member.centre.now + timedelta(days=90))]
+    assert isinstance(renewal.problem, StorageError)
+    assert member.in_force()
+    # Who asks what the site is, is told of the certificate that it has.
+    known = enrolment.load_joined(member.directory)
+    assert known is not None
+    assert [known.certificate_expires] == used
+
+
+def test_an_answer_for_another_key_is_not_kept(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    member.centre.now = RENEWED_AT
+    answers = member._post
+    identity = SigningKey.load(member.directory / "identity.key")
+
+    def other(federation: Any, path: str, body: bytes, tls: Any = None) -> bytes:
+        from fedsite.protocol import renewal
+
+        value = json.loads(body)["signed"]
+        value["request"] = certificates.make_request(TlsKey.generate(), identity.public.id)
+        return answers(federation, path, renewal.sign(renewal.Renewal(**value), identity), tls)
+
+    monkeypatch.setattr(introduction, "post", other)
+    with pytest.raises(TrustError, match="another key"):
+        renewing.renew(member.directory, clock=member.clock)
+    assert member.in_force()
+
+
+def test_a_kill_at_any_write_of_a_renewal_leaves_a_pair_that_counts(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.join()
+    ends = set()
+
+    def renew(home: Path, now: datetime) -> str:
+        here = place_at(home, now, monkeypatch)
+        return renewing.renew(here.directory, clock=here.clock)
+
+    for die_at in range(1, 50):
+        home = tmp_path / f"case-{die_at}"
+        shutil.copytree(place.directory, home / "site")
+        shutil.copytree(tmp_path / "server", home / "server")
+        died = killed(lambda home=home: renew(home, RENEWED_AT), die_at)
+        here = place_at(home, RENEWED_AT + timedelta(minutes=1), monkeypatch)
+        assert here.in_force(), f"killed at step {die_at}"
+        ends.add(pair.expires(here.directory))
+        # And the next agent renews from there.
+        renewing.renew(here.directory, clock=here.clock)
+        assert here.in_force()
+        here.centre.fleet.close()
+        if not died:
+            break
+    assert die_at == 7  # three files, before and after each, and once to the end
+    assert len(ends) == 2  # the old one, or the new one
+
+
+def test_a_site_that_leaves_says_so_and_is_out(member: Place) -> None:
+    renewing.tell_left(member.directory, clock=member.clock)
+    assert member.posts == ["/leave"]
+    assert not member.in_force()
+    with pytest.raises(TrustError):
+        renewing.renew(member.directory, clock=member.clock)
+
+
+def test_a_host_that_never_joined_renews_and_leaves_nothing(place: Place) -> None:
+    for act in (renewing.renew, renewing.tell_left):
+        with pytest.raises(ConfigError, match="not joined"):
+            act(place.directory)

@@ -1,0 +1,258 @@
+"""DP-SGD against hand-made gradients, and an audit that must pass as built and fail for each way of breaking it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsite.client.work import train_private
+from fedsite.client.work.train import tensors, train
+from fedsite.models import catalog, vector
+from fedsite.models.losses import loss_function
+from fedsite.privacy import accounting, audit, clipping, sampling
+from fedsite.privacy.errors import PrivacyError
+from fedsite.privacy.sampling import SeededSource, SystemRandom
+from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.plan import LocalPlan, PrivacyPlan
+from fedsite.telemetry.dataset import Windows
+
+RUNS = 80  # steps of an audit
+FEATURES = 60  # independent trials in each of them
+
+
+class Mean(nn.Module):
+    """One weight per feature, output w·x: its squared error has gradients that fit on paper."""
+
+    def __init__(self, features: int = 1) -> None:
+        super().__init__()
+        self.layer = nn.Linear(features, 1, bias=False)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x[:, 0, :])
+
+
+class Scaled:
+    """A source whose normal draws are multiplied: 0 shows the clipped sum alone, 0.5 is half the noise."""
+
+    seeded = False
+
+    def __init__(self, factor: float, inner: sampling.Source) -> None:
+        self.factor, self.inner = factor, inner
+
+    def bits(self, n: int) -> np.ndarray:
+        return self.inner.bits(n)
+
+    def uniform(self, n: int) -> np.ndarray:
+        return self.inner.uniform(n)
+
+    def normal(self, n: int) -> np.ndarray:
+        return self.factor * self.inner.normal(n)
+
+
+def windows(x: list[list[float]], y: list[float], entity: list[int] | None = None) -> Windows:
+    values = np.array(x, dtype=np.float32).reshape(len(y), 1, -1)
+    numbers = np.array(entity if entity is not None else range(len(y)), dtype=np.int64)
+    names = tuple(str(number) for number in range(int(numbers.max(initial=0)) + 1))
+    return Windows(
+        x=values, y=np.array(y, dtype=np.float32)[:, None], entity=numbers, entities=names, time=np.arange(len(y)) * 1.0
+    )
+
+
+def step(
+    data: Windows, source: sampling.Source, *, q: float = 1.0, features: int = 1, steps: int = 1, **privacy
+) -> np.ndarray:
+    """Weights after `steps` of size 1 from zero: minus the noised gradient."""
+    module = Mean(features)
+    local = LocalPlan(steps=steps, sampling_rate=q, learning_rate=1.0)
+    plan = PrivacyPlan(mode="sample", **{"noise_multiplier": 1.0, "batch": 1.0, **privacy})
+    train(module, data, local, plan, "mse", round_number=1, source=source)
+    return module.layer.weight.detach().numpy()[0].copy()
+
+
+def test_the_clipped_sum_is_divided_by_the_public_batch():
+    """Gradients at 0 are -2·x·y: -2, -0.4 and -40. Clipped at 1: -1, -0.4, -1; over 4: a step of 0.6."""
+    data = windows([[1.0], [1.0], [10.0]], [1.0, 0.2, 2.0])
+    assert step(data, Scaled(0.0, SystemRandom()), batch=4.0)[0] == pytest.approx(0.6, abs=1e-5)
+
+
+def test_an_entity_counts_once_however_many_windows_it_has():
+    """Entity 0: mean of -2, -2, -2; entity 1: -0.4. Clipped at 1: -1, -0.4."""
+    data = windows([[1.0]] * 4, [1.0, 1.0, 1.0, 0.2], entity=[0, 0, 0, 1])
+    assert step(data, Scaled(0.0, SystemRandom()), unit="entity")[0] == pytest.approx(1.4, abs=1e-5)
+    assert step(data, Scaled(0.0, SystemRandom()), unit="window")[0] == pytest.approx(3.4, abs=1e-5)
+
+
+def test_a_gradient_that_overflows_counts_for_nothing():
+    data = windows([[1.0], [3e38], [np.inf]], [0.2, 3e38, 1.0])
+    found = step(data, Scaled(0.0, SystemRandom()), clip=1.0)
+    assert found[0] == pytest.approx(1.4, abs=1e-4) or found[0] == pytest.approx(0.4, abs=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["window", "entity"])
+def test_an_empty_sample_is_a_step_of_pure_noise(unit):
+    data = windows([[1.0]], [1.0])
+    source = SeededSource(1)  # so that a spread is inside its bounds always, not nearly always
+    found = [step(data, source, q=1e-9, features=1, clip=0.5, unit=unit)[0] for _ in range(400)]
+    assert np.std(found) == pytest.approx(0.5, rel=0.15)
+    nobody = data.take(np.zeros(0, dtype=np.int64))
+    assert step(nobody, source, unit=unit)[0] != 0.0
+
+
+def test_noise_is_sigma_times_clip_over_batch_in_every_coordinate():
+    data = windows([[0.0] * 4000], [0.0])
+    found = step(data, SeededSource(1), features=4000, clip=2.0, noise_multiplier=3.0, batch=10.0)
+    assert found.std() == pytest.approx(0.6, rel=0.05)
+    assert abs(found.mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "time", "features"),
+    [
+        ("mlp", {"hidden": [5]}, 4, 3),
+        ("cnn1d", {}, 16, 3),
+        ("gru", {}, 5, 3),
+        ("tcn", {}, 16, 3),
+    ],
+)
+def test_every_kind_of_layer_gives_the_sum_of_its_clipped_gradients(name, options, time, features):
+    module = catalog.build(name, options, time=time, features=features, outputs=1, seed=1)
+    rng = np.random.default_rng(0)
+    data = Windows(
+        x=rng.normal(size=(6, time, features)).astype(np.float32),
+        y=rng.normal(size=(6, 1)).astype(np.float32),
+        entity=np.arange(6),
+        entities=tuple("abcdef"),
+        time=np.arange(6.0),
+    )
+    start = vector.flatten(vector.state(module))
+    expected = np.zeros_like(start)
+    for row in range(6):
+        module.zero_grad()
+        (
+            module(torch.from_numpy(data.x[row : row + 1])) - torch.from_numpy(data.y[row : row + 1])
+        ).square().sum().backward()
+        gradient = vector.flatten({key: value.grad.numpy() for key, value in module.named_parameters()})
+        expected += clipping.clip_rows(gradient[None], 0.5)[0]
+    module.zero_grad()
+    plan = PrivacyPlan(mode="sample", clip=0.5, batch=6.0, noise_multiplier=1e-6)
+    local = LocalPlan(steps=1, sampling_rate=1.0, learning_rate=1.0)
+    train(module, data, local, plan, "mse", round_number=1, source=SystemRandom())
+    assert start - vector.flatten(vector.state(module)) == pytest.approx(expected / 6.0, abs=2e-5)
+    assert not any(hasattr(parameter, "grad_sample") for parameter in module.parameters())
+
+
+def test_only_the_chosen_parameters_move():
+    module = catalog.build("mlp", {"hidden": [5]}, time=1, features=2, outputs=1, seed=1)
+    before = vector.state(module)
+    names = vector.trainable(module, "head")
+    plan = PrivacyPlan(mode="sample", noise_multiplier=1.0)
+    local = LocalPlan(steps=2, sampling_rate=1.0, learning_rate=1.0)
+    train(module, windows([[1.0, 2.0]], [1.0]), local, plan, "mse", round_number=1, source=SeededSource(1))
+    after = vector.state(module)
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == set(names)
+
+
+def test_layers_that_mix_records_are_refused():
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    plan = PrivacyPlan(mode="sample", noise_multiplier=1.0)
+    with pytest.raises(ConfigError, match="cannot train"):
+        train(
+            module,
+            windows([[1.0, 2.0]], [1.0]),
+            LocalPlan(steps=1, sampling_rate=1.0),
+            plan,
+            "mse",
+            round_number=1,
+            source=SystemRandom(),
+        )
+
+
+def test_torch_s_own_random_state_is_neither_used_nor_moved():
+    data = windows([[1.0] * 8, [2.0] * 8], [1.0, 0.5])
+    torch.manual_seed(0)
+    first = step(data, SystemRandom(), q=0.5, features=8)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    second = step(data, SystemRandom(), q=0.5, features=8)
+    assert not np.array_equal(first, second)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+class Reused:
+    """A source that starts from the same seed again for every draw of noise."""
+
+    seeded = True
+
+    def bits(self, n: int) -> np.ndarray:
+        return SeededSource(11).bits(n)
+
+    def uniform(self, n: int) -> np.ndarray:
+        return SeededSource(11).uniform(n)
+
+    def normal(self, n: int) -> np.ndarray:
+        return SeededSource(11).normal(n)
+
+
+def releases(records: int, source: sampling.Source, q: float, sigma: float) -> np.ndarray:
+    """Noised gradients [RUNS * FEATURES] of single steps from the same weights.
+
+    Each record pulls along a coordinate of its own, so that every coordinate of every step is one independent trial of
+    "is its canary there": with records = FEATURES all are, with 1 none (that one pulls nowhere).
+    """
+    x = 30.0 * np.eye(FEATURES)[:records] if records > 1 else np.zeros((1, FEATURES))
+    data = windows(x.tolist(), [30.0] * records)
+    inputs, targets = tensors(data, "mse")
+    local = LocalPlan(steps=1, sampling_rate=q)
+    privacy = PrivacyPlan(mode="sample", noise_multiplier=sigma, batch=1.0)
+    module, criterion = Mean(FEATURES), loss_function("mse")
+    with train_private.gradients(module, inputs, targets, data.entity, criterion, local, privacy, source) as step:
+        return np.concatenate([step()[0][0].numpy()[0] for _ in range(RUNS)])
+
+
+def lower_bound(make_source, q: float, sigma: float, delta: float = 0.01) -> tuple[float, float]:
+    """Claimed ε, and what an attacker can prove."""
+    without, with_canary = releases(1, make_source(0), q, sigma), releases(FEATURES, make_source(1), q, sigma)
+    claim = accounting.epsilon([accounting.Spend(noise_multiplier=sigma, sampling_rate=q)], delta)
+    return claim, audit.epsilon_lower_bound(without, with_canary, delta)
+
+
+@pytest.mark.parametrize(("q", "sigma"), [(1.0, 2.0), (0.1, 0.8)])
+def test_the_audit_finds_nothing_wrong_as_built(q, sigma):
+    claim, shown = lower_bound(SeededSource, q, sigma)
+    assert shown <= claim
+
+
+def test_the_audit_catches_half_the_noise():
+    claim, shown = lower_bound(lambda seed: Scaled(0.5, SeededSource(seed)), 1.0, 2.0)
+    assert shown > claim
+
+
+def test_the_audit_catches_missing_clipping(monkeypatch):
+    monkeypatch.setattr(clipping, "factors", lambda norms, bound: np.ones_like(norms))
+    claim, shown = lower_bound(SeededSource, 1.0, 2.0)
+    assert shown > claim
+
+
+def test_the_audit_catches_fixed_batches(monkeypatch):
+    monkeypatch.setattr(train_private.sampling, "poisson", lambda n, q, source: np.arange(n, dtype=np.int64))
+    claim, shown = lower_bound(SeededSource, 0.1, 0.8)
+    assert shown > claim
+
+
+def test_the_audit_catches_a_reused_seed():
+    """The attacker subtracts an earlier answer on data without the canary: only reused noise cancels."""
+    found = {}
+    for name, make_source in (("fresh", SeededSource), ("reused", lambda _: Reused())):
+        earlier, without = (releases(1, make_source(number), 1.0, 2.0) for number in (2, 3))
+        with_canary = releases(FEATURES, make_source(4), 1.0, 2.0)
+        found[name] = audit.epsilon_lower_bound(without - earlier, with_canary - earlier, 0.01)
+    claim = accounting.epsilon([accounting.Spend(noise_multiplier=2.0)], 0.01)
+    assert found["fresh"] <= claim < found["reused"]
+
+
+def test_the_audit_needs_enough_runs():
+    with pytest.raises(PrivacyError, match="runs"):
+        audit.epsilon_lower_bound(np.zeros(10), np.ones(100), 0.01)
