@@ -148,7 +148,7 @@ def test_a_library_that_aborts_is_a_failure_that_names_the_signal(link: WorkerLi
     ],
 )
 def test_the_bound_holds_whoever_allocates(bomb: str) -> None:
-    code = f"from fedsite.client import memory\nmemory.limit({1 << 29})\ntry:\n  exec({bomb!r})\n"
+    code = f"from fedsite.client.work import memory\nmemory.limit({1 << 29})\ntry:\n  exec({bomb!r})\n"
     code += "except Exception as error:\n  print(memory.exhausted(error))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "True", done.stderr
