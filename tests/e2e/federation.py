@@ -11,11 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedsite.client.identity.enrolment import open_connection
+from fedsite.client.link.flower_fleet import FleetLink
 from fedsite.protocol import instants, tokens
 from fedsite.server.admin_client import AdminClient
 from fedsite.server.home import ServerHome
@@ -144,6 +146,13 @@ class Federation:
         done = self.cli("join", "-", "--name", name, "--json", home=self.site_home(name), stdin=self.token() + "\n")
         assert done.code == 0, done.stderr
         return self.site_home(name)
+
+    @contextlib.contextmanager
+    def link(self, name: str) -> Iterator[FleetLink]:
+        """A joined site's own way to the server, held by the test in the place of an agent."""
+        with FleetLink(open_connection(self.site_state(name))) as found:
+            found.activate()
+            yield found
 
     def start_agent(self, name: str, *overrides: str) -> subprocess.Popen[str]:
         """Start a joined site's agent."""
