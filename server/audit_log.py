@@ -24,7 +24,7 @@ from fedsite.protocol.messages import STAGES, Frame, ReplyHeader
 if TYPE_CHECKING:
     from fedsite.protocol.tokens import Token
     from fedsite.server.home import ServerHome
-    from fedsite.server.question import SiteAnswer
+    from fedsite.server.rounds.question import SiteAnswer
 
 Append = Callable[[str, Mapping[str, Any]], None]
 FILE_BYTES: Final = 16 << 20  # an exchange with a thousand sites is an entry of 300 kB

@@ -21,15 +21,15 @@ from fedsite.protocol.encoding import enc, sha256
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.plan import RoundPlan
-from fedsite.server import ending
 from fedsite.server.audit_log import RunTrail, open_log
-from fedsite.server.carried_link import BothLinks, CarriedLink
-from fedsite.server.coordinator import Coordinator
-from fedsite.server.flower_grid import FlowerLink
-from fedsite.server.flower_push import forgiving
+from fedsite.server.carried.link import BothLinks, CarriedLink
 from fedsite.server.home import ServerHome
-from fedsite.server.journal import Journal
-from fedsite.server.runs import RunDirectory
+from fedsite.server.link.flower_grid import FlowerLink
+from fedsite.server.link.flower_push import forgiving
+from fedsite.server.rounds.coordinator import Coordinator
+from fedsite.server.runs import ending
+from fedsite.server.runs.folder import RunDirectory
+from fedsite.server.runs.journal import Journal
 
 app = ServerApp()
 
@@ -71,8 +71,8 @@ def drive(grid: Grid, home: ServerHome, run: RunDirectory, *, epoch: int, owner:
 def _coordinate(
     grid: Grid, home: ServerHome, run: RunDirectory, journal: Journal, epoch: int, told: threading.Event
 ) -> None:
-    from fedsite.server.publication import Publication
-    from fedsite.server.release import Signer
+    from fedsite.server.release.build import Signer
+    from fedsite.server.release.publication import Publication
 
     plan = run.plan()
     key = home.signing_key()

@@ -98,7 +98,7 @@ class Launcher(AbstractContextManager["Launcher"]):
         return [
             sys.executable,
             "-m",
-            "fedsite.server.flower_link",
+            "fedsite.server.link.flower_link",
             f"--state={self._home.path}",
             f"--host={self._host}",
             f"--port={self._ports.port}",
@@ -111,7 +111,7 @@ class Launcher(AbstractContextManager["Launcher"]):
         return [
             sys.executable,
             "-m",
-            "fedsite.server.flower_superexec",
+            "fedsite.server.link.flower_superexec",
             str(os.getpid()),
             "--insecure",
             f"--runtime-api-address=127.0.0.1:{self._ports.loopback}",

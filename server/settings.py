@@ -12,7 +12,7 @@ from typing import Any
 
 from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
-from fedsite.server.promises import PrivacySettings, ProtectionSettings
+from fedsite.server.plans.promises import PrivacySettings, ProtectionSettings
 
 CONFIG_MODULE = "fedsite.conf"
 ROOT = "launch"

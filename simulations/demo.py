@@ -23,7 +23,8 @@ from rich.console import Console
 from fedsite.protocol.errors import ConfigError, UnreachableError
 from fedsite.protocol.secagg.manifest import Terms
 from fedsite.protocol.storage import private_directory
-from fedsite.server import feasible, settings
+from fedsite.server import settings
+from fedsite.server.plans import feasible
 from fedsite.simulations import site_settings
 from fedsite.simulations.live import View
 from fedsite.simulations.processes import Commands

@@ -10,8 +10,8 @@ from fedsite.protocol.enrolment import Answer, Request, open_answer, sign_reques
 from fedsite.protocol.keys import NodeKey, SigningKey, TlsKey
 from fedsite.protocol.renewal import Departure, Renewal
 from fedsite.server import home as homes
-from fedsite.server.enrolment import Enrolment
-from fedsite.server.fleet import Fleet
+from fedsite.server.sites.enrolment import Enrolment
+from fedsite.server.sites.fleet import Fleet
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

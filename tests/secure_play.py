@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.plan import ProtectionPlan
-from fedsite.server import checkpoint
+from fedsite.server.runs import checkpoint
 from tests.simulated_fleet import Play, Played, SimulatedFleet
 from tests.simulated_site import SimulatedSite
 

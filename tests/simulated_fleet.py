@@ -15,10 +15,10 @@ from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, read_header
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
 from fedsite.server.audit_log import Log, RunTrail
-from fedsite.server.coordinator import Coordinator, Publisher
-from fedsite.server.journal import Journal, Reader
-from fedsite.server.link import Failure, SiteLink
-from fedsite.server.runs import Launch, RunDirectory
+from fedsite.server.link.transport import Failure, SiteLink
+from fedsite.server.rounds.coordinator import Coordinator, Publisher
+from fedsite.server.runs.folder import Launch, RunDirectory
+from fedsite.server.runs.journal import Journal, Reader
 from tests.authority import AUTHORITY
 from tests.simulated_site import TASK, SimulatedSite
 

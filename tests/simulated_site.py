@@ -17,7 +17,7 @@ from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, Header, ReplyHeader
 from fedsite.protocol.secagg import fixedpoint
 from fedsite.protocol.secagg.manifest import Manifest
-from fedsite.server.link import SiteLink
+from fedsite.server.link.transport import SiteLink
 from tests.authority import AUTHORITY
 from tests.simulated_secure import STAGES, SecureSite
 

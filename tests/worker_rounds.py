@@ -11,7 +11,8 @@ from fedsite.client import data
 from fedsite.client.settings import DataSettings, Settings
 from fedsite.client.work.worker_link import WorkerLink
 from fedsite.protocol import weights
-from fedsite.server import planning, settings
+from fedsite.server import settings
+from fedsite.server.plans import planning
 
 PRIVATE = ("privacy=sample", "privacy.epsilon=8", "protection=sealed")
 PLAIN = ("privacy=none", "protection=none")

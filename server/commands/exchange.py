@@ -30,7 +30,7 @@ def export(
     """Write everything that is open for a site into one signed file; nothing is written where nothing is open."""
     from fedsite.protocol import instants
     from fedsite.protocol.exchange_file import write_parcel
-    from fedsite.server import parcels
+    from fedsite.server.carried import parcels
     from fedsite.server.home import ServerHome
 
     found = parcels.export(ServerHome.default(), site, instants.now())
@@ -60,8 +60,8 @@ def take_in(
     """Take in the replies of a site: all of them, or none."""
     from fedsite.protocol import instants
     from fedsite.protocol.exchange_file import read_parcel
-    from fedsite.server import parcels
     from fedsite.server.audit_log import appending, open_log
+    from fedsite.server.carried import parcels
     from fedsite.server.home import ServerHome
 
     home = ServerHome.default()

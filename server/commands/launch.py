@@ -10,8 +10,8 @@ from fedsite.protocol import output
 
 if TYPE_CHECKING:
     from fedsite.server.home import ServerHome
-    from fedsite.server.planning import Planned
-    from fedsite.server.runs import RunDirectory
+    from fedsite.server.plans.planning import Planned
+    from fedsite.server.runs.folder import RunDirectory
 
 SCHEMA = "fedsite.launched/1"
 
@@ -39,10 +39,11 @@ def launch(
 ) -> None:
     """Launch a federated run on the sites that are online."""
     from fedsite.protocol import shape
-    from fedsite.server import planning, settings
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server import settings
     from fedsite.server.home import ServerHome
-    from fedsite.server.runs import RunDirectory
+    from fedsite.server.link.admin_client import AdminClient
+    from fedsite.server.plans import planning
+    from fedsite.server.runs.folder import RunDirectory
 
     home = ServerHome.default()
     typed = list(overrides or [])
@@ -72,7 +73,7 @@ def launch(
 
 def _enrolled(home: ServerHome) -> int | None:
     """Sites that are not revoked; None where no server has ever run."""
-    from fedsite.server.fleet_file import read_sites
+    from fedsite.server.sites.fleet_file import read_sites
 
     if not home.database.exists():
         return None
@@ -81,8 +82,8 @@ def _enrolled(home: ServerHome) -> int | None:
 
 def _leave_out(home: ServerHome, planned: Planned) -> None:
     """Say which sites a run leaves out because people carry their messages."""
-    from fedsite.server import feasible
-    from fedsite.server.fleet_file import read_sites
+    from fedsite.server.plans import feasible
+    from fedsite.server.sites.fleet_file import read_sites
 
     sites = [site for site in read_sites(home.database) if site.revoked is None] if home.database.exists() else []
     carried = [site.name for site in sites if site.carried]
@@ -97,8 +98,8 @@ def _leave_out(home: ServerHome, planned: Planned) -> None:
 def _start(client: Any, run: RunDirectory, planned: Planned, typed: list[str]) -> None:
     """Journal first, then start: a run that Flower did not take has a result that says so."""
     from fedsite.protocol.errors import FedsiteError
-    from fedsite.server import ending
-    from fedsite.server.runs import Launch
+    from fedsite.server.runs import ending
+    from fedsite.server.runs.folder import Launch
 
     run.create(planned.plan, planned.initial, Launch(trained=planned.trained, overrides=tuple(typed)))
     run.offer(1)

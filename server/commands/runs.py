@@ -13,7 +13,7 @@ from fedsite.protocol import output
 
 if TYPE_CHECKING:
     from fedsite.server.home import ServerHome
-    from fedsite.server.runs import RunDirectory
+    from fedsite.server.runs.folder import RunDirectory
 
 LIST_SCHEMA = "fedsite.runs/1"
 RUN_SCHEMA = "fedsite.run/1"
@@ -40,8 +40,8 @@ def register(runs_app: typer.Typer) -> None:
 def list_runs(json: Json = False) -> None:
     """List the runs of this server, oldest first."""
     from fedsite.protocol import shape
-    from fedsite.server import runs
     from fedsite.server.home import ServerHome
+    from fedsite.server.runs import folder as runs
 
     found = [shape.plain(run.summary()) for run in runs.all_runs(ServerHome.default().runs)]
     if json:
@@ -81,9 +81,9 @@ def watch(name: Name = "latest", json: Json = False) -> None:
 def stop(name: Name, json: Json = False) -> None:
     """End a run now. Its checkpoints stay; sites get back what they had set aside. Already over is not an error."""
     from fedsite.protocol import shape, storage
-    from fedsite.server import ending
-    from fedsite.server.admin_client import AdminClient
     from fedsite.server.home import ServerHome
+    from fedsite.server.link.admin_client import AdminClient
+    from fedsite.server.runs import ending
 
     home = ServerHome.default()
     run = _find(home, name)
@@ -113,7 +113,7 @@ def follow(home: ServerHome, run: RunDirectory, as_json: bool) -> None:
         FedsiteError: the run failed, or nobody drives it any more.
     """
     from fedsite.protocol.errors import FedsiteError
-    from fedsite.server.journal import Reader
+    from fedsite.server.runs.journal import Reader
 
     waited = 0.0
 
@@ -164,7 +164,7 @@ def line(event: Mapping[str, Any]) -> str | None:
 
 
 def _find(home: ServerHome, name: str) -> RunDirectory:
-    from fedsite.server import runs
+    from fedsite.server.runs import folder as runs
 
     home.federation()
     return runs.find(home.runs, name)
@@ -177,8 +177,8 @@ def _check_driven(home: ServerHome, run: RunDirectory) -> None:
         UnreachableError: the server is down, or Flower has no driver of this run.
     """
     from fedsite.protocol.errors import UnreachableError
-    from fedsite.server import ending
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.link.admin_client import AdminClient
+    from fedsite.server.runs import ending
 
     next_step = f"fedsite server up, then: fedsite runs stop {run.run_id}"
     if not home.running.exists():

@@ -33,9 +33,9 @@ def register(sites_app: typer.Typer) -> None:
 
 def listing(json: _Json = False) -> None:
     """Every site with its state."""
-    from fedsite.server.fleet_file import read_sites
     from fedsite.server.home import ServerHome
-    from fedsite.server.sites import site_view
+    from fedsite.server.sites.fleet_file import read_sites
+    from fedsite.server.sites.view import site_view
 
     home = ServerHome.default()
     home.federation()
@@ -53,7 +53,7 @@ def listing(json: _Json = False) -> None:
 
 def show(name: _Name, json: _Json = False) -> None:
     """One site."""
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.link.admin_client import AdminClient
 
     with AdminClient.open() as server:
         output.emit(server.site(name), json)
@@ -61,7 +61,7 @@ def show(name: _Name, json: _Json = False) -> None:
 
 def revoke(name: _Name, json: _Json = False) -> None:
     """Refuse a site from its next request on; its name becomes free, its keys never again."""
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.link.admin_client import AdminClient
 
     with AdminClient.open() as server:
         site = server.revoke(name)
@@ -74,8 +74,8 @@ def label(
     json: _Json = False,
 ) -> None:
     """Set labels. `supernode=true` also admits the site without a client certificate, for a plain flower-supernode."""
-    from fedsite.server.admin_client import AdminClient
-    from fedsite.server.sites import parse_labels
+    from fedsite.server.link.admin_client import AdminClient
+    from fedsite.server.sites.view import parse_labels
 
     changes = parse_labels(labels)
     with AdminClient.open() as server:
@@ -88,7 +88,7 @@ def carry(
     json: _Json = False,
 ) -> None:
     """Have a site without a network take part by files that people carry (fedsite server exchange)."""
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.link.admin_client import AdminClient
 
     with AdminClient.open() as server:
         output.emit(server.carry(name, not off), json)
@@ -103,7 +103,7 @@ def admit(
     from fedsite.protocol import documents
     from fedsite.protocol.enrolment import MAX_BYTES, Admission, open_answer, open_request
     from fedsite.protocol.exchange_file import read_parcel, write_parcel
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.link.admin_client import AdminClient
 
     body = read_parcel(file)
     request = open_request(body)
@@ -120,7 +120,7 @@ def admit(
 
 def _live() -> list[dict[str, Any]] | None:
     from fedsite.protocol.errors import ConfigError, UnreachableError
-    from fedsite.server.admin_client import AdminClient
+    from fedsite.server.link.admin_client import AdminClient
 
     try:
         with AdminClient.open() as server:

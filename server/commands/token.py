@@ -9,8 +9,8 @@ import typer
 from fedsite.protocol import output
 
 if TYPE_CHECKING:
-    from fedsite.server.fleet_file import Site
     from fedsite.server.home import ServerHome
+    from fedsite.server.sites.fleet_file import Site
 
 SCHEMA = "fedsite.token-created/1"
 
@@ -66,7 +66,7 @@ def _lost(home: ServerHome, name: str, label: str) -> Site:
     """
     from fedsite.protocol.errors import ConfigError
     from fedsite.protocol.shape import nearest
-    from fedsite.server.fleet_file import read_sites
+    from fedsite.server.sites.fleet_file import read_sites
 
     sites = [site for site in read_sites(home.database) if site.revoked is None] if home.database.exists() else []
     for site in sites:

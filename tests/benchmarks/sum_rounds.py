@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fedsite.server.journal import Reader
+from fedsite.server.runs.journal import Reader
 from tests.benchmarks.stacks.ours import Sites
 
 MODES = ("sealed", "secagg")

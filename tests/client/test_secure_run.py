@@ -23,7 +23,7 @@ from fedsite.protocol.errors import StorageError
 from fedsite.protocol.messages import Frame, read_header
 from fedsite.protocol.plan import ProtectionPlan
 from fedsite.protocol.secagg.manifest import Manifest
-from fedsite.server import checkpoint
+from fedsite.server.runs import checkpoint
 from tests.simulated_fleet import Play, SimulatedFleet
 from tests.simulated_site import SimulatedSite
 

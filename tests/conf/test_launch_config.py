@@ -8,7 +8,8 @@ import pytest
 
 from fedsite.protocol.errors import ConfigError, ExitCode, FedsiteError
 from fedsite.protocol.plan import RoundPlan
-from fedsite.server import planning, settings
+from fedsite.server import settings
+from fedsite.server.plans import planning
 from fedsite.telemetry.task import shipped_names
 
 FEDERATION = "0" * 32

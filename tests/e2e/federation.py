@@ -19,8 +19,8 @@ from typing import Any
 from fedsite.client.identity.enrolment import open_connection
 from fedsite.client.link.flower_fleet import FleetLink
 from fedsite.protocol import instants, tokens
-from fedsite.server.admin_client import AdminClient
 from fedsite.server.home import ServerHome
+from fedsite.server.link.admin_client import AdminClient
 
 START_S = 120.0  # longest start of a process on a loaded machine
 

@@ -11,8 +11,8 @@ import pytest
 
 from fedsite.protocol import instants
 from fedsite.protocol.exchange_file import write_parcel
-from fedsite.server import parcels
 from fedsite.server.audit_log import nowhere
+from fedsite.server.carried import parcels
 from fedsite.server.home import ServerHome
 from tests.e2e import toy
 from tests.e2e.toy_federation import Toys

@@ -14,7 +14,7 @@ from flwr.proto.control_pb2 import StartRunRequest, StartRunResponse
 from flwr.proto.fab_pb2 import Fab
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
-from fedsite.server.admin_client import AdminClient
+from fedsite.server.link.admin_client import AdminClient
 
 SERVER_APP = """
 import json, os, pathlib, time
@@ -22,7 +22,7 @@ from flwr.app import Message
 from flwr.serverapp import ServerApp
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import from_record, to_record
-from fedsite.server.flower_push import forgiving
+from fedsite.server.link.flower_push import forgiving
 
 pathlib.Path(os.environ["MARK"] + ".server").write_text("ran")
 app = ServerApp()

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from fedsite.server.journal import Reader
+from fedsite.server.runs.journal import Reader
 from tests.e2e import leftovers
 from tests.e2e.federation import command, end
 from tests.e2e.toy_federation import LONGEST_S

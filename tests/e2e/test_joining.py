@@ -19,8 +19,8 @@ from fedsite.protocol import certificates, instants, renewal, tokens
 from fedsite.protocol.errors import FedsiteError, TrustError
 from fedsite.protocol.keys import SigningKey, TlsKey
 from fedsite.server import home as homes
-from fedsite.server.fleet import Fleet
-from fedsite.server.fleet_file import Superseded
+from fedsite.server.sites.fleet import Fleet
+from fedsite.server.sites.fleet_file import Superseded
 
 
 def test_a_second_server_and_a_taken_port_are_named(federation: Any, federations: Any, tmp_path: Path) -> None:

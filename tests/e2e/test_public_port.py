@@ -27,8 +27,8 @@ from fedsite.protocol.errors import TrustError, UnreachableError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import NodeKey
 from fedsite.server import home as homes
-from fedsite.server.admin_client import AdminClient
-from fedsite.server.guard import FLEET_ROUTES
+from fedsite.server.link.admin_client import AdminClient
+from fedsite.server.link.guard import FLEET_ROUTES
 
 PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE}
 CLOSED = [

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsite.server import carried_link, flower_grid
+from fedsite.server.carried import link as carried_link
+from fedsite.server.link import flower_grid
 from tests.memory_grid import MemoryGrid
 from tests.simulated_fleet import Play, SimulatedFleet
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedsite.server import checkpoint
+from fedsite.server.runs import checkpoint
 from tests import simulated_site
 from tests.simulated_fleet import Play, SimulatedFleet
 from tests.simulated_site import SimulatedSite

@@ -10,10 +10,12 @@ import pytest
 from fedsite.protocol import audit, audit_lines, audit_logs, documents
 from fedsite.protocol.plan import ProtectionPlan, RoundPlan
 from fedsite.protocol.secagg.manifest import Terms
-from fedsite.server import ending, flower_app, runs
+from fedsite.server import flower_app
 from fedsite.server.home import ServerHome
-from fedsite.server.journal import Reader
-from fedsite.server.runs import Launch, RunDirectory
+from fedsite.server.runs import ending
+from fedsite.server.runs import folder as runs
+from fedsite.server.runs.folder import Launch, RunDirectory
+from fedsite.server.runs.journal import Reader
 from tests.memory_grid import MemoryGrid
 from tests.simulated_fleet import Play, SimulatedFleet
 

@@ -40,8 +40,8 @@ from fedsite.protocol.secagg.context import NO_MODEL, Attempt
 from fedsite.protocol.secagg.fixedpoint import Field
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.server import Sum
-from fedsite.server.groups import Group
-from fedsite.server.link import SiteLink
+from fedsite.server.sums.groups import Group
+from fedsite.server.link.transport import SiteLink
 
 size = {megabytes} * 10**6 // 4
 terms = Manifest(purpose="train", plan_hash="00" * 32, sites=100, fields=(Field(name="x", shape=(size,), bound=1.0),))

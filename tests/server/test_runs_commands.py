@@ -11,12 +11,13 @@ import pytest
 
 from fedsite.protocol import documents, ids
 from fedsite.protocol.errors import ConfigError, FedsiteError, UnreachableError
-from fedsite.server import ending, runs
 from fedsite.server.commands import launch as launch_command
 from fedsite.server.commands import runs as runs_command
 from fedsite.server.home import ServerHome
-from fedsite.server.journal import Reader
-from fedsite.server.runs import Launch, RunDirectory
+from fedsite.server.runs import ending
+from fedsite.server.runs import folder as runs
+from fedsite.server.runs.folder import Launch, RunDirectory
+from fedsite.server.runs.journal import Reader
 from tests.simulated_fleet import Play, SimulatedFleet
 
 
@@ -147,7 +148,8 @@ def test_a_run_that_flower_does_not_take_has_a_result_that_says_so(
         def start_run(self, run_id: str, epoch: int) -> str:
             raise UnreachableError("gone", next_step="x")
 
-    from fedsite.server import planning, settings
+    from fedsite.server import settings
+    from fedsite.server.plans import planning
 
     planned = planning.make(settings.compose(["task=pump"]), "0" * 32)
     run = RunDirectory(home.runs / planned.plan.run_id)

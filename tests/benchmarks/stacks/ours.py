@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fedsite.server.journal import Reader
+from fedsite.server.runs.journal import Reader
 from tests.e2e.federation import Federation
 
 CHANNELS = 14

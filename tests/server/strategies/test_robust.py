@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
 from fedsite.protocol.errors import ConfigError, PolicyError, RefusalCode
-from fedsite.server.question import Result
-from fedsite.server.rounds import RoundState, Rules
+from fedsite.server.rounds.machine import RoundState, Rules
+from fedsite.server.rounds.question import Result
+from fedsite.server.rounds.training import _aggregated
 from fedsite.server.strategies import collected, registry
 from fedsite.server.strategies.krum import Krum, multi_krum, scores
 from fedsite.server.strategies.median import Median
 from fedsite.server.strategies.strategy import Strategy, Update
 from fedsite.server.strategies.trimmed_mean import TrimmedMean, cut
-from fedsite.server.training import _aggregated
 
 PARAMS = {
     "a": np.array([[1.0], [2.0]], dtype=np.float32),

@@ -1,0 +1,1 @@
+"""Rounds by file, for sites without a link."""

@@ -1,0 +1,1 @@
+"""From final weights to a signed model at the sites."""

@@ -1,0 +1,1 @@
+"""Rounds with the sites: asked, answered, added up."""
