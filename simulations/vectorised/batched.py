@@ -1,0 +1,113 @@
+"""Dense stacks by formula: stacked matrix products, and the update fused into the last of them.
+
+The gradient of a layer is δᵀa, with a its input and δ the loss's derivative at its output; `baddbmm_` adds it to the
+weights at once. Under DP-SGD a window's gradient is the outer product of δ and a, so its norm follows from the norms of
+both, and that of a unit of several windows from their products; no window's gradient is ever made.
+
+Shapes: C sites, B windows, D numbers at a layer, U privacy units.
+Source: ghost norms, Goodfellow 2015 (arXiv:1510.01799), section 4; Li et al. 2022 (arXiv:2110.05679), equation 4.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedsite.simulations.vectorised.dense import Dense
+from fedsite.simulations.vectorised.job import Job
+from fedsite.simulations.vectorised.lockstep import Batch, Lockstep
+from fedsite.simulations.vectorised.population import Population
+
+_LEAK = 0.01  # torch.nn.LeakyReLU's slope
+
+
+class Batched(Lockstep):
+    """Explicit formulas on stacked sites."""
+
+    name: ClassVar[str] = "batched"
+
+    def __init__(self, job: Job, population: Population, stack: Dense, device: str = "cpu") -> None:
+        clip = job.privacy.clip if job.private else None
+        super().__init__(job, population, DenseGradients(stack, job.loss, clip), device)
+
+
+class DenseGradients:
+    """Gradients of stacked dense layers."""
+
+    def __init__(self, stack: Dense, loss: str, clip: float | None) -> None:
+        self._stack = stack
+        self._loss = loss
+        self._clip = clip
+
+    def push(self, params: list[Tensor], batch: Batch, into: list[Tensor], beta: float, alpha: float) -> None:
+        """into ← beta · into + alpha · gradient, where `into` may be `params`."""
+        inputs, output = self._forward(params, batch.x.flatten(2))
+        deltas = self._backward(params, inputs, slope(self._loss, output, batch.y) * batch.share[..., None])
+        if self._clip is not None:
+            factor = self._factors(inputs, deltas, batch.unit)[..., None]
+            # An overflowing window is left out whole: infinity times zero would be NaN.
+            deltas = [torch.where(factor > 0, delta * factor, 0.0) for delta in deltas]
+        for layer, (a, delta) in enumerate(zip(inputs, deltas, strict=True)):
+            into[2 * layer].baddbmm_(delta.transpose(1, 2), a, beta=beta, alpha=alpha)
+            into[2 * layer + 1].mul_(beta).add_(delta.sum(1), alpha=alpha)
+
+    def _forward(self, params: list[Tensor], a: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What enters each layer [C, B, D], and what leaves the last."""
+        inputs = []
+        for layer in range(self._stack.layers):
+            if layer:
+                a = activated(self._stack.activation, a)
+            inputs.append(a)
+            a = torch.baddbmm(params[2 * layer + 1][:, None], a, params[2 * layer].transpose(1, 2))
+        return inputs, a
+
+    def _backward(self, params: list[Tensor], inputs: list[Tensor], last: Tensor) -> list[Tensor]:
+        """The loss's derivative at each layer's output [C, B, D], first layer first."""
+        found = [last]
+        for layer in range(self._stack.layers - 1, 0, -1):
+            delta = torch.bmm(found[0], params[2 * layer])
+            found.insert(0, delta.mul_(derivative(self._stack.activation, inputs[layer])))
+        return found
+
+    def _factors(self, inputs: list[Tensor], deltas: list[Tensor], unit: Tensor | None) -> Tensor:
+        """What each window's part of the gradient is multiplied by [C, B], so that no unit exceeds the norm."""
+        assert self._clip is not None
+        if unit is None:
+            square = sum(d.square().sum(2) * (a.square().sum(2) + 1.0) for a, d in zip(inputs, deltas, strict=True))
+            return limits(torch.as_tensor(square), self._clip)
+        products = sum((d @ d.mT) * (a @ a.mT + 1.0) for a, d in zip(inputs, deltas, strict=True))
+        members = torch.nn.functional.one_hot(unit, int(unit.max()) + 1).to(inputs[0].dtype)
+        square = torch.einsum("cbu,cbd,cdu->cu", members, torch.as_tensor(products), members)
+        return limits(square, self._clip).gather(1, unit)
+
+
+def limits(square: Tensor, clip: float) -> Tensor:
+    """min(1, clip / norm) of squared norms; 0 where a norm is not finite, as privacy.clipping has it."""
+    norm = square.clamp(min=0.0).sqrt()
+    return torch.where(norm.isfinite(), clip / norm.clamp(min=clip), 0.0)
+
+
+def activated(name: str, z: Tensor) -> Tensor:
+    """The activation, in place: nobody needs its input again."""
+    if name == "tanh":
+        return z.tanh_()
+    return z.relu_() if name == "relu" else torch.nn.functional.leaky_relu_(z, _LEAK)
+
+
+def derivative(name: str, a: Tensor) -> Tensor:
+    """Of the activation, from its output."""
+    if name == "tanh":
+        return 1.0 - a * a
+    return (a > 0).to(a.dtype) if name == "relu" else torch.where(a > 0, 1.0, _LEAK)
+
+
+def slope(loss: str, output: Tensor, target: Tensor) -> Tensor:
+    """The derivative of each window's loss at the output [C, B, O], as models.losses defines them."""
+    if loss == "cross_entropy":
+        return output.softmax(2).sub_(torch.nn.functional.one_hot(target.long(), output.shape[2]))
+    wanted = target.to(output.dtype).reshape(output.shape)
+    if loss == "binary_cross_entropy":
+        return (output.sigmoid() - wanted) / output.shape[2]
+    return (output - wanted).mul_(2.0 / output.shape[2])

@@ -1,0 +1,90 @@
+"""Chooses how a job is executed, the fastest way that can do it first, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.shape import nearest
+from fedsite.simulations.vectorised import schedule
+from fedsite.simulations.vectorised.executor import Executor
+from fedsite.simulations.vectorised.job import Job
+from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.sums import Sum
+
+NAMES: Final = ("compiled", "batched", "vmap", "loop")  # fastest first
+AUTO: Final = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """An executor, and why none of the faster ones."""
+
+    executor: Executor
+    passed_over: tuple[tuple[str, str], ...] = ()  # (name, reason)
+
+
+def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "cpu") -> Chosen:
+    """The fastest executor for a job, or the one that was asked for.
+
+    Raises:
+        ConfigError: there is no executor of that name, or it cannot do this job.
+    """
+    if wanted not in (AUTO, *NAMES):
+        raise ConfigError(f"simulation.executor is {wanted!r}", allowed=nearest(wanted, [AUTO, *NAMES]))
+    passed: list[tuple[str, str]] = []
+    for name in NAMES if wanted == AUTO else (wanted,):
+        found = _make(name, job, population, device)
+        if not isinstance(found, str):
+            return Chosen(executor=found, passed_over=tuple(passed))
+        passed.append((name, found))
+    raise ConfigError(
+        f"executor {wanted} cannot do this: {passed[-1][1]}", allowed=f"simulation.executor={AUTO} takes one that can"
+    )
+
+
+def _make(name: str, job: Job, population: Population, device: str) -> Executor | str:
+    """The executor, or why it cannot do the job."""
+    if name == "loop":
+        if device != "cpu":
+            return f"it trains on the CPU, not on {device}"
+        from fedsite.simulations.vectorised.loop import Loop
+
+        return Loop(job, population)
+    if name == "vmap":
+        return _traced(job, population, device)
+    from fedsite.simulations.vectorised.dense import dense
+
+    stack = dense(job)
+    if stack is None:
+        return f"model {job.model.name} trained in {job.model.trainable} is not one stack of dense layers"
+    if name == "batched":
+        from fedsite.simulations.vectorised.batched import Batched
+
+        return Batched(job, population, stack, device)
+    from fedsite.simulations.vectorised import compiled
+
+    reason = compiled.obstacle(job, device)
+    return reason or compiled.Compiled(job, population, stack)
+
+
+def _traced(job: Job, population: Population, device: str) -> Executor | str:
+    from fedsite.simulations.vectorised.functional import Functional
+
+    if job.private and job.privacy.unit == "entity":
+        return "privacy.unit entity needs the gradient of several windows as one"
+    found = Functional(job, population, device)
+    # Whether a model can be traced is known by trying: two sites of one round, whose sum is thrown away.
+    module = job.module()
+    weights = {key: value.detach().numpy() for key, value in module.state_dict().items()}
+    sites = np.flatnonzero(population.counts > 0)[:2]
+    size = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    try:
+        for chunk in schedule.chunks(population, sites, 1):
+            found.update(weights, chunk, Sum.empty(size))
+    except RuntimeError as error:
+        return f"torch.func cannot trace the model ({str(error).splitlines()[0][:120]})"
+    return found

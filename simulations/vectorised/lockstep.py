@@ -1,0 +1,191 @@
+"""Sites of a chunk step together on stacked parameters; how a step's gradients are made is a part put in.
+
+Sites lie in order of falling steps, so those still at work are a prefix of the stack: a view, not a copy. A site whose
+Poisson batch is empty sits the step out, as in production, unless noise has to be added all the same.
+
+Source: FedProx, Li et al. 2020 (arXiv:1812.06127), equation 2; Adam, Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised.executor import add_deltas, site_weights
+from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.randomness import Purpose
+from fedsite.simulations.vectorised.schedule import Chunk, Schedule, schedule
+from fedsite.simulations.vectorised.sums import Sum
+
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One step of some sites. `x` [C, B, time, feature], `y` [C, B, ...]; places beyond a site's count weigh 0."""
+
+    x: Tensor
+    y: Tensor
+    share: Tensor  # [C, B] weight of a window in its site's gradient, or in its privacy unit's
+    unit: Tensor | None  # [C, B] privacy units, numbered from 0; None: every window is one
+
+
+class Gradients(Protocol):
+    """Gradients of stacked sites."""
+
+    def push(self, params: list[Tensor], batch: Batch, into: list[Tensor], beta: float, alpha: float) -> None:
+        """into ← beta · into + alpha · gradient, where `into` may be `params`; clipped sums where the job is private.
+
+        Shapes: each of `params` and `into` [C, ...].
+        """
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stack:
+    """Parameters and optimizer state of the sites of a chunk, [C, ...] each."""
+
+    params: list[Tensor]
+    first: list[Tensor]  # momentum, or Adam's first moment
+    second: list[Tensor]
+    taken: Tensor  # [C] steps that Adam has made
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.params, *self.first, *self.second, self.taken]
+
+    def part(self, pick: slice | Tensor) -> _Stack:
+        """Some of the sites: views for a slice, copies for indices."""
+        return _Stack(
+            params=[tensor[pick] for tensor in self.params],
+            first=[tensor[pick] for tensor in self.first],
+            second=[tensor[pick] for tensor in self.second],
+            taken=self.taken[pick],
+        )
+
+
+class Lockstep:
+    """Trains a chunk of sites in common steps."""
+
+    def __init__(self, job: Job, population: Population, gradients: Gradients, device: str = "cpu") -> None:
+        self._job = job
+        self._population = population
+        self._gradients = gradients
+        self._device = device
+        self._layout = Layout.of(job.module())
+        self._x = torch.from_numpy(population.x)
+        self._y = torch.from_numpy(population.targets(job.loss))
+
+    def update(self, weights: Weights, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk from `weights` and add its update to `total`.
+
+        Raises:
+            ConfigError: training diverged.
+        """
+        plan = schedule(self._job, self._population, chunk)
+        counted = site_weights(self._job, self._population, chunk)
+        total.counted(counted)
+        origin = [torch.tensor(weights[name]).to(self._device) for name in self._layout.names]
+        stack = self._stack(origin, len(chunk.sites))
+        for step in range(int(plan.steps.max())):
+            self._step(stack, origin, plan, chunk, step)
+        deltas = [param.sub_(old).cpu() for param, old in zip(stack.params, origin, strict=True)]
+        add_deltas(deltas, total.total, counted, self._job, chunk.round)
+
+    def _stack(self, origin: list[Tensor], sites: int) -> _Stack:
+        local = self._job.local
+        params = [old.expand(sites, *old.shape).contiguous() for old in origin]
+        adam = local.optimizer == "adam"
+        return _Stack(
+            params=params,
+            first=[torch.zeros_like(param) for param in params] if adam or local.momentum else [],
+            second=[torch.zeros_like(param) for param in params] if adam else [],
+            taken=torch.zeros(sites, device=self._device),
+        )
+
+    def _step(self, stack: _Stack, origin: list[Tensor], plan: Schedule, chunk: Chunk, step: int) -> None:
+        active = int((plan.steps > step).sum())
+        counts = plan.counts[:active, step]
+        if self._job.private or counts.all():
+            part = stack.part(slice(active))
+            self._descend(part, origin, self._batch(plan, slice(active), step), chunk, step)
+            return
+        there = counts.nonzero()[0]
+        if len(there):
+            pick = torch.from_numpy(there).to(self._device)
+            part = stack.part(pick)
+            self._descend(part, origin, self._batch(plan, pick.cpu(), step), chunk, step)
+            for whole, some in zip(stack.tensors(), part.tensors(), strict=True):
+                whole[pick] = some
+
+    def _batch(self, plan: Schedule, pick: slice | Tensor, step: int) -> Batch:
+        counts = torch.from_numpy(plan.counts)[pick, step]
+        width = max(int(counts.max()), 1)
+        rows = torch.from_numpy(plan.rows)[pick, step, :width]
+        there = torch.arange(width) < counts[:, None]
+        unit = None
+        share = there.float()
+        if plan.unit is not None:
+            unit = torch.from_numpy(plan.unit)[pick, step, :width]
+            sizes = torch.zeros((len(rows), int(unit.max()) + 1)).scatter_add_(1, unit, share)
+            share = share / sizes.gather(1, unit).clamp(min=1.0)
+        elif not self._job.private:
+            share = share / counts[:, None]
+        x = self._x[rows].to(self._device)
+        y = x if self._y is self._x else self._y[rows].to(self._device)
+        return Batch(x=x, y=y, share=share.to(self._device), unit=None if unit is None else unit.to(self._device))
+
+    def _descend(self, stack: _Stack, origin: list[Tensor], batch: Batch, chunk: Chunk, step: int) -> None:
+        local, rate = self._job.local, self._job.learning_rate(chunk.round)
+        pull = local.proximal + local.weight_decay
+        if local.optimizer == "sgd" and not local.momentum:
+            self._push(stack.params, batch, stack.params, 1.0 - rate * pull, -rate, chunk, step)
+            if local.proximal:
+                for param, old in zip(stack.params, origin, strict=True):
+                    param.add_(old, alpha=rate * local.proximal)
+            return
+        adam = local.optimizer == "adam"
+        into = [torch.zeros_like(param) for param in stack.params] if adam else stack.first
+        self._push(stack.params, batch, into, 0.0 if adam else local.momentum, 1.0, chunk, step)
+        for gradient, param, old in zip(into, stack.params, origin, strict=True):
+            if local.weight_decay:
+                gradient.add_(param, alpha=local.weight_decay)
+            if local.proximal:  # the difference first: Adam would make a step of a zero's rounding error
+                gradient.add_(param - old, alpha=local.proximal)
+        if not adam:
+            for param, moment in zip(stack.params, stack.first, strict=True):
+                param.sub_(moment, alpha=rate)
+            return
+        stack.taken += 1
+        for param, gradient, first, second in zip(stack.params, into, stack.first, stack.second, strict=True):
+            taken = stack.taken.view(-1, *(1,) * (param.dim() - 1))
+            first.lerp_(gradient, 1 - _BETAS[0])
+            second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+            spread = (second / (1 - _BETAS[1] ** taken)).sqrt_().add_(_EPSILON)
+            param.sub_(first / (1 - _BETAS[0] ** taken) / spread, alpha=rate)
+
+    def _push(
+        self,
+        params: list[Tensor],
+        batch: Batch,
+        into: list[Tensor],
+        beta: float,
+        alpha: float,
+        chunk: Chunk,
+        step: int,
+    ) -> None:
+        """into ← beta · into + alpha · (what the optimizer may see of the data)."""
+        if not self._job.private:
+            self._gradients.push(params, batch, into, beta, alpha)
+            return
+        privacy = self._job.privacy
+        alpha /= privacy.batch
+        self._gradients.push(params, batch, into, beta, alpha)
+        keys = randomness.key(self._job.seed, Purpose.NOISE, chunk.round, chunk.sites[: len(params[0])], step)
+        noise = torch.from_numpy(randomness.normal(keys, self._layout.size)).to(self._device)
+        for target, part in zip(into, self._layout.slices, strict=True):
+            scale = alpha * privacy.clip * privacy.noise_multiplier
+            target.add_(noise[:, part].view_as(target), alpha=scale)

@@ -1,0 +1,94 @@
+"""The plain loop: one site after the other, one unit's gradient after the other. Slow, for any model; the oracle."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsite.models import losses, vector
+from fedsite.privacy import clipping
+from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised.executor import add_deltas, site_weights
+from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.randomness import Purpose
+from fedsite.simulations.vectorised.schedule import Chunk, Schedule, schedule
+from fedsite.simulations.vectorised.sums import Sum
+
+
+class Loop:
+    """Trains with torch's own optimizers, as client/work/train.py does."""
+
+    name: ClassVar[str] = "loop"
+
+    def __init__(self, job: Job, population: Population) -> None:
+        self._job = job
+        self._population = population
+        self._module = job.module()
+        self._trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        self._criterion = losses.loss_function(job.loss)
+        self._x = torch.from_numpy(population.x)
+        self._y = torch.from_numpy(population.targets(job.loss))
+        self._layout = Layout.of(self._module)
+
+    def update(self, weights: Weights, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk from `weights` and add its update to `total`.
+
+        Raises:
+            ConfigError: training diverged.
+        """
+        plan = schedule(self._job, self._population, chunk)
+        counted = site_weights(self._job, self._population, chunk)
+        total.counted(counted)
+        for place, site in enumerate(chunk.sites.tolist()):
+            vector.load(self._module, weights)
+            start = [parameter.detach().clone() for parameter in self._trained]
+            self._train(plan, place, chunk.round, site, start)
+            pairs = zip(self._trained, start, strict=True)
+            deltas = [(parameter.detach() - old)[None] for parameter, old in pairs]
+            add_deltas(deltas, total.total, counted[place : place + 1], self._job, chunk.round)
+
+    def _train(self, plan: Schedule, place: int, round_number: int, site: int, start: list[Tensor]) -> None:
+        job, optimizer = self._job, self._optimizer(round_number)
+        for step in range(int(plan.steps[place])):
+            count = int(plan.counts[place, step])
+            rows = torch.from_numpy(plan.rows[place, step, :count])
+            if job.private:
+                unit = np.arange(count) if plan.unit is None else plan.unit[place, step, :count]
+                noise = randomness.key(job.seed, Purpose.NOISE, round_number, site, step)[0]
+                found = self._private(rows, unit, noise)
+            elif count:
+                found = list(self._gradient(rows))
+            else:
+                continue
+            for parameter, gradient, origin in zip(self._trained, found, start, strict=True):
+                if job.local.proximal:
+                    gradient = gradient + job.local.proximal * (parameter.detach() - origin)
+                parameter.grad = gradient
+            optimizer.step()
+
+    def _gradient(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Of the mean loss of some windows."""
+        loss = self._criterion(self._module(self._x[rows]), self._y[rows]).mean()
+        return torch.autograd.grad(loss, self._trained)
+
+    def _private(self, rows: Tensor, unit: np.ndarray, noise: np.uint64) -> list[Tensor]:
+        """Σ over units of their clipped gradients, noised and divided by the plan's batch."""
+        privacy = self._job.privacy
+        found = np.zeros(self._layout.size)
+        for number in np.unique(unit):
+            parts = self._gradient(rows[torch.from_numpy(unit == number)])
+            flat = torch.cat([part.flatten() for part in parts]).numpy()
+            found += clipping.clip_rows(flat[None], privacy.clip)[0]
+        found += privacy.clip * privacy.noise_multiplier * randomness.normal(np.array(noise), len(found))
+        pieces = self._layout.named(found / privacy.batch).values()
+        return [torch.from_numpy(piece).float() for piece in pieces]
+
+    def _optimizer(self, round_number: int) -> torch.optim.Optimizer:
+        local, rate = self._job.local, self._job.learning_rate(round_number)
+        if local.optimizer == "adam":
+            return torch.optim.Adam(self._trained, lr=rate, weight_decay=local.weight_decay)
+        return torch.optim.SGD(self._trained, lr=rate, momentum=local.momentum, weight_decay=local.weight_decay)

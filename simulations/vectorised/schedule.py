@@ -1,0 +1,166 @@
+"""Which windows enter which step of which site: drawn for a chunk of sites at once, the same for every executor.
+
+A cohort is sorted by its sites' samples and cut into chunks before anybody asks how many workers there are: so a site
+trains in the same company, and with the same bits, whoever trains it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsite.client.work.train_private import ENTITY_WINDOWS
+from fedsite.protocol.errors import DataError
+from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised.job import Job
+from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.randomness import Purpose
+
+CHUNK: Final = 20  # sites: their stacked weights should stay in the processor's cache
+_DRAWS: Final = 1 << 20  # hashes held at once (8 MiB)
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Sites that are trained together in one round, those with most samples first."""
+
+    round: int
+    sites: Ints  # [site] numbers in the population
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Batches of the sites of a chunk; places beyond a batch's count hold the site's first window.
+
+    Shapes: C sites, S steps, B places. `rows` [C, S, B] windows of the population; `counts` [C, S] rows of a batch;
+    `steps` [C], falling; `unit` [C, S, B] privacy units of a batch, numbered from 0 and in order, or None where every
+    window is its own.
+    """
+
+    rows: Ints
+    counts: Ints
+    steps: Ints
+    unit: Ints | None = None
+
+
+def chunks(population: Population, sites: Ints, round_number: int, size: int = CHUNK) -> list[Chunk]:
+    """Cut a cohort; sites of equal samples stay in order.
+
+    Raises:
+        DataError: a site has no windows.
+    """
+    counts = population.counts[sites]
+    if len(sites) and not counts.min():
+        raise DataError(
+            f"site {sites[counts.argmin()]} has no training windows",
+            allowed="at least 1 window at every site",
+            next_step="leave such sites out of the population",
+        )
+    ordered = sites[np.argsort(-counts, kind="stable")]
+    return [Chunk(round=round_number, sites=ordered[start : start + size]) for start in range(0, len(sites), size)]
+
+
+def shards(population: Population, cut: list[Chunk], workers: int) -> list[list[Chunk]]:
+    """Spread chunks over workers, each to the one with the fewest samples so far; every worker gets a list."""
+    found: list[list[Chunk]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for chunk in cut:
+        least = loads.index(min(loads))
+        found[least].append(chunk)
+        loads[least] += int(population.counts[chunk.sites].sum())
+    return found
+
+
+def schedule(job: Job, population: Population, chunk: Chunk) -> Schedule:
+    """The batches of a chunk, from the job's seed alone."""
+    if job.epochs:
+        return _shuffled(job, population, chunk)
+    if job.private and job.privacy.unit == "entity":
+        return _entities(job, population, chunk)
+    return _poisson(job, population, chunk)
+
+
+def _shuffled(job: Job, population: Population, chunk: Chunk) -> Schedule:
+    assert job.epochs is not None
+    batch, epochs = job.epochs.batch, job.epochs.count
+    counts = population.counts[chunk.sites]
+    each = -(-counts // batch)  # steps of an epoch
+    steps = each * epochs
+    longest, most = int(steps.max()), int(counts.max())
+    rows = np.repeat(population.offsets[chunk.sites], longest * batch).reshape(len(counts), longest * batch)
+    sizes = np.zeros((len(counts), longest), np.int64)
+    keys = randomness.key(job.seed, Purpose.BATCH, chunk.round, chunk.sites)
+    for epoch in range(epochs):
+        draws = randomness.bits(keys, most, epoch << 32)
+        draws[np.arange(most) >= counts[:, None]] = np.iinfo(np.uint64).max  # windows a site does not have come last
+        order = np.argsort(draws, axis=1, kind="stable")
+        for site, count in enumerate(counts):
+            start = int(epoch * each[site])
+            rows[site, start * batch : start * batch + count] += order[site, :count]
+            sizes[site, start : start + each[site]] = batch
+            sizes[site, start + each[site] - 1] = count - (each[site] - 1) * batch
+    return Schedule(rows=rows.reshape(len(counts), longest, batch), counts=sizes, steps=steps)
+
+
+def _poisson(job: Job, population: Population, chunk: Chunk) -> Schedule:
+    joined = _drawn(job, population.counts[chunk.sites], chunk)
+    rows, sizes = _padded(joined, len(chunk.sites), job.local.steps, population.offsets[chunk.sites])
+    return Schedule(rows=rows, counts=sizes, steps=np.full(len(chunk.sites), job.local.steps))
+
+
+def _drawn(job: Job, units: Ints, chunk: Chunk) -> tuple[Ints, Ints, Ints]:
+    """Who joins: (site, step, unit) in this order."""
+    steps = np.arange(job.local.steps)
+    limit, everybody = randomness.threshold(job.local.sampling_rate), job.local.sampling_rate >= 1.0
+    found = []
+    block = max(1, _DRAWS // (len(steps) * int(units.max())))
+    for start in range(0, len(units), block):
+        part = slice(start, start + block)
+        most = int(units[part].max())
+        keys = randomness.key(job.seed, Purpose.BATCH, chunk.round, chunk.sites[part, None], steps)
+        there = (np.arange(most) < units[part, None])[:, None, :]
+        site, step, unit = np.nonzero(there & (everybody | (randomness.bits(keys, most) < limit)))
+        found.append((site + start, step, unit))
+    site, step, unit = (np.concatenate(parts).astype(np.int64) for parts in zip(*found, strict=True))
+    return site, step, unit
+
+
+def _padded(joined: tuple[Ints, Ints, Ints], sites: int, steps: int, offsets: Ints) -> tuple[Ints, Ints]:
+    """Rows [C, S, B] and counts [C, S] of windows in order of site and step."""
+    site, step, window = joined
+    batch = site * steps + step
+    sizes = np.bincount(batch, minlength=sites * steps)
+    place = np.arange(len(batch)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rows = np.repeat(offsets, steps * max(int(sizes.max()), 1)).reshape(sites, steps, -1)
+    rows[site, step, place] += window
+    return rows, sizes.reshape(sites, steps)
+
+
+def _entities(job: Job, population: Population, chunk: Chunk) -> Schedule:
+    members = []
+    for site in chunk.sites:
+        own = population.entity[population.offsets[site] : population.offsets[site + 1]]
+        members.append([np.flatnonzero(own == number) for number in np.unique(own)])
+    sites, steps, units = _drawn(job, np.array([len(own) for own in members]), chunk)
+    parts = []
+    for site, step, unit in zip(sites.tolist(), steps.tolist(), units.tolist(), strict=True):
+        own = members[site][unit]
+        if len(own) > ENTITY_WINDOWS:
+            stream = randomness.key(job.seed, Purpose.SUBSET, chunk.round, int(chunk.sites[site]), step, unit)
+            draws = randomness.bits(stream[0], len(own))
+            own = own[np.sort(np.argsort(draws, kind="stable")[:ENTITY_WINDOWS])]
+        parts.append(own)
+    lengths = np.array([len(own) for own in parts], np.int64)
+    windows = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    joined = (np.repeat(sites, lengths), np.repeat(steps, lengths), windows)
+    rows, sizes = _padded(joined, len(members), job.local.steps, population.offsets[chunk.sites])
+    batch = sites * job.local.steps + steps
+    drawn = np.bincount(batch, minlength=sizes.size)
+    number = np.arange(len(batch)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
+    unit = np.zeros_like(rows)
+    unit[np.arange(rows.shape[2]) < sizes[..., None]] = np.repeat(number, lengths)
+    return Schedule(rows=rows, counts=sizes, steps=np.full(len(members), job.local.steps), unit=unit)

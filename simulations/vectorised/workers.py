@@ -1,0 +1,142 @@
+"""Who trains the shards of a round: this process, or others that map the same data and add up on their own.
+
+Every process keeps one thread for its arithmetic: two of them on a busy machine take seconds where one takes
+milliseconds, and a product cut differently rounds differently.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final, Protocol
+
+from fedsite.protocol.errors import ConfigError
+from fedsite.simulations.vectorised import choice
+from fedsite.simulations.vectorised.choice import Chosen
+from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.schedule import Chunk, shards
+from fedsite.simulations.vectorised.sums import Sum
+
+_ONE_THREAD: Final[Mapping[str, str]] = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+_executor: Chosen | None = None  # of a worker process
+_size = 0
+
+
+class Workers(Protocol):
+    """Trains the chunks of a round."""
+
+    chosen: Chosen
+
+    def train(self, weights: Weights, chunks: list[Chunk]) -> Sum:
+        """The sum of all updates; the same bits however many workers there are.
+
+        Raises:
+            ConfigError: training diverged.
+        """
+
+
+@contextmanager
+def started(job: Job, population: Population, count: int, wanted: str, device: str) -> Iterator[Workers]:
+    """Workers that are there until the block ends.
+
+    Raises:
+        ConfigError: no executor can do the job, or no workers are wanted.
+    """
+    if count < 1:
+        raise ConfigError(f"simulation.workers is {count}", allowed="at least 1")
+    chosen = choice.choose(job, population, wanted, device)
+    if count == 1:
+        with _single_thread():
+            yield _Here(job, chosen)
+        return
+    with tempfile.TemporaryDirectory(prefix="fedsite-population-") as folder, _environment(_ONE_THREAD):
+        population.save(Path(folder))
+        # The parent's choice by name: a worker that could not follow it would otherwise compute something else.
+        arguments = (job, folder, chosen.executor.name, device)
+        with ProcessPoolExecutor(count, get_context("spawn"), _begin, arguments) as pool:
+            yield _Others(pool, population, count, chosen)
+
+
+class _Here:
+    def __init__(self, job: Job, chosen: Chosen) -> None:
+        self.chosen = chosen
+        self._size = Layout.of(job.module()).size
+
+    def train(self, weights: Weights, chunks: list[Chunk]) -> Sum:
+        return _summed(self.chosen, self._size, weights, chunks)
+
+
+class _Others:
+    def __init__(self, pool: ProcessPoolExecutor, population: Population, count: int, chosen: Chosen) -> None:
+        self.chosen = chosen
+        self._pool = pool
+        self._population = population
+        self._count = count
+
+    def train(self, weights: Weights, chunks: list[Chunk]) -> Sum:
+        asked = [
+            self._pool.submit(_work, dict(weights), shard)
+            for shard in shards(self._population, chunks, self._count)
+            if shard
+        ]
+        found = [future.result() for future in asked]
+        for other in found[1:]:
+            found[0].add(other)
+        return found[0]
+
+
+def _begin(job: Job, folder: str, wanted: str, device: str) -> None:
+    """In a new worker process: map the data, make the executor."""
+    global _executor, _size
+    import torch
+
+    torch.set_num_threads(1)
+    _executor = choice.choose(job, Population.open(Path(folder)), wanted, device)
+    _size = Layout.of(job.module()).size
+
+
+def _work(weights: Weights, chunks: list[Chunk]) -> Sum:
+    assert _executor is not None
+    return _summed(_executor, _size, weights, chunks)
+
+
+def _summed(chosen: Chosen, size: int, weights: Weights, chunks: list[Chunk]) -> Sum:
+    total = Sum.empty(size)
+    for chunk in chunks:
+        chosen.executor.update(weights, chunk, total)
+    return total
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """What processes started inside the block inherit: libraries read it when they are loaded."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
