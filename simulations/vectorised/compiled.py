@@ -1,14 +1,132 @@
-"""Dense stacks in compiled kernels, one site after the other with its weights in cache; needs the extra `fast`."""
+"""Dense stacks in compiled kernels, one site after the other with its weights in cache; needs the extra `fast`.
+
+Compiled at first use for this very processor, in seconds, and kept in the user's cache under a name made of the kernels'
+sources, because Numba does not notice an edit in a module that another one imports.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import importlib.util
+import logging
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised.dense import Dense
+from fedsite.simulations.vectorised.executor import site_weights
+from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.randomness import Purpose
+from fedsite.simulations.vectorised.schedule import Chunk, schedule
+from fedsite.simulations.vectorised.sums import Sum, diverged
+
+logger = logging.getLogger(__name__)
+
+_ACTIVATIONS: Final = {"relu": 0, "leaky_relu": 1, "tanh": 2}
+_LOSSES: Final = {"mse": 0, "reconstruction": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
+_SOURCES: Final = ("kernels.py", "randomness.py", "sums.py")
 
 
-def obstacle(job: object, device: str) -> str | None:
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed (pip install 'fedsite[fast]')"
-    return "not yet"
+def obstacle(job: Job, device: str) -> str | None:
+    """Why a stack of dense layers cannot be trained by kernels here, or None."""
+    if device != "cpu":
+        return f"kernels run on the CPU, not on {device}"
+    if job.local.optimizer != "sgd":
+        return f"optimizer {job.local.optimizer} has no kernel"
+    if job.private and job.privacy.unit == "entity":
+        return "privacy.unit entity has no kernel"
+    missing = [name for name in ("numba", "scipy") if importlib.util.find_spec(name) is None]
+    return f"{missing[0]} is not installed (pip install 'fedsite[fast]')" if missing else None
 
 
-Compiled = None
+class Compiled:
+    """Calls the kernels."""
+
+    name: ClassVar[str] = "compiled"
+
+    def __init__(self, job: Job, population: Population, stack: Dense) -> None:
+        self._job = job
+        self._population = population
+        self._stack = stack
+        self._layout = Layout.of(job.module())
+        self._x = population.x.reshape(len(population.x), -1)
+        target = population.targets(job.loss)
+        classes = job.loss == "cross_entropy"
+        # A kernel takes both; the one that a loss does not read is empty.
+        self._classes = np.asarray(target, np.int64) if classes else np.zeros(0, np.int64)
+        self._wanted = np.zeros((0, 1), np.float32) if classes else _floats(target)
+
+    def update(self, weights: Weights, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk from `weights` and add its update to `total`.
+
+        Raises:
+            ConfigError: training diverged.
+        """
+        job, local, privacy = self._job, self._job.local, self._job.privacy
+        plan = schedule(job, self._population, chunk)
+        counted = site_weights(job, self._population, chunk)
+        total.counted(counted)
+        rate = job.learning_rate(chunk.round)
+        steps = np.arange(plan.counts.shape[1])
+        single = np.float32
+        lost = _kernels().train_chunk(
+            plan.rows,
+            plan.counts,
+            plan.steps,
+            self._x,
+            self._wanted,
+            self._classes,
+            self._layout.flat(weights),
+            np.array(self._stack.sizes, np.int64),
+            _ACTIVATIONS[self._stack.activation],
+            _LOSSES[job.loss],
+            (single(rate), single(local.momentum), single(local.weight_decay), single(local.proximal)),
+            (
+                single(privacy.clip if job.private else 0.0),
+                single(privacy.clip * privacy.noise_multiplier),
+                single(privacy.batch),
+            ),
+            randomness.key(job.seed, Purpose.NOISE, chunk.round, chunk.sites[:, None], steps),
+            counted,
+            total.total,
+        )
+        if lost:
+            raise diverged(chunk.round, rate)
+
+
+def _floats(target: np.ndarray) -> np.ndarray:
+    """Targets as [window, number] float32; a view where they are that already."""
+    return np.asarray(target.reshape(len(target), -1), np.float32)
+
+
+@cache
+def _kernels() -> Any:
+    """The kernels' module; compiles nothing yet."""
+    import numba
+
+    here = Path(__file__).parent
+    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    if not os.environ.get("NUMBA_CACHE_DIR"):
+        numba.config.CACHE_DIR = str(Path(root) / "fedsite" / f"kernels-{digest}")
+    _one_thread()
+    from fedsite.simulations.vectorised import kernels
+
+    return kernels
+
+
+def _one_thread() -> None:
+    """Keep SciPy's BLAS, which `np.dot` in a kernel calls, from starting threads."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import scipy
+
+    for path in Path(scipy.__file__).parents[1].glob("scipy.libs/libscipy_openblas*"):
+        setter = getattr(ctypes.CDLL(str(path)), "scipy_openblas_set_num_threads", None)
+        if setter is not None:
+            setter(1)
