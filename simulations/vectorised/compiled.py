@@ -1,6 +1,6 @@
 """Dense stacks in compiled kernels, one site after the other with its weights in cache; needs the extra `fast`.
 
-Compiled at first use for this very processor, in seconds, and kept in the user's cache under a name made of the kernels'
+Compiled at first use for this very processor, in seconds, kept in the user's cache under a name made of the kernels'
 sources, because Numba does not notice an edit in a module that another one imports.
 """
 
@@ -89,7 +89,7 @@ class Compiled:
             (single(rate), single(local.momentum), single(local.weight_decay), single(local.proximal)),
             (
                 single(privacy.clip if job.private else 0.0),
-                single(privacy.clip * privacy.noise_multiplier),
+                single(job.deviation(self._layout.size) if job.private else 0.0),
                 single(privacy.batch),
             ),
             randomness.key(job.seed, Purpose.NOISE, chunk.round, chunk.sites[:, None], steps),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.models import catalog, vector
+from fedsite.privacy import mechanisms
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, RoundPlan
 from fedsite.telemetry.task import read_task
@@ -99,6 +100,11 @@ class Job:
         )
         vector.trainable(module, self.model.trainable)
         return module
+
+    def deviation(self, numbers: int) -> float:
+        """Of the noise in a step's sum of so many numbers: production's, with its slack for rounding."""
+        privacy = self.privacy
+        return mechanisms.standard_deviation(mechanisms.summed(privacy.clip, 1), privacy.noise_multiplier, numbers)
 
     def learning_rate(self, round_number: int) -> float:
         """Of a round, from 1."""

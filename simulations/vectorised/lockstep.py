@@ -181,11 +181,9 @@ class Lockstep:
         if not self._job.private:
             self._gradients.push(params, batch, into, beta, alpha)
             return
-        privacy = self._job.privacy
-        alpha /= privacy.batch
+        alpha /= self._job.privacy.batch
         self._gradients.push(params, batch, into, beta, alpha)
         keys = randomness.key(self._job.seed, Purpose.NOISE, chunk.round, chunk.sites[: len(params[0])], step)
         noise = torch.from_numpy(randomness.normal(keys, self._layout.size)).to(self._device)
         for target, part in zip(into, self._layout.slices, strict=True):
-            scale = alpha * privacy.clip * privacy.noise_multiplier
-            target.add_(noise[:, part].view_as(target), alpha=scale)
+            target.add_(noise[:, part].view_as(target), alpha=alpha * self._job.deviation(self._layout.size))

@@ -83,7 +83,7 @@ class Loop:
             parts = self._gradient(rows[torch.from_numpy(unit == number)])
             flat = torch.cat([part.flatten() for part in parts]).numpy()
             found += clipping.clip_rows(flat[None], privacy.clip)[0]
-        found += privacy.clip * privacy.noise_multiplier * randomness.normal(np.array(noise), len(found))
+        found += self._job.deviation(len(found)) * randomness.normal(np.array(noise), len(found))
         pieces = self._layout.named(found / privacy.batch).values()
         return [torch.from_numpy(piece).float() for piece in pieces]
 
