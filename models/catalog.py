@@ -40,6 +40,11 @@ def installed() -> list[str]:
     return sorted(set(_entries()) - set(_BUILT_IN))
 
 
+def is_built_in(module: nn.Module) -> bool:
+    """Whether this is one of the architectures that come with fedsite, and nothing derived from one."""
+    return f"{type(module).__module__}:{type(module).__qualname__}" in _BUILT_IN.values()
+
+
 def build(
     name: str, options: Mapping[str, Any] | None = None, *, time: int, features: int, outputs: int, seed: int
 ) -> nn.Module:

@@ -4,10 +4,13 @@ A step releases Σ clip(g_unit) + N(0, (σC)²), snapped to a grid, and divides 
 the plan. The usual divisor, sampling rate × number of records, would be a function of the site's data under add/remove
 adjacency; so would be skipping a step whose sample is empty: here it is a step of pure noise.
 
-Unit `window`: every window is a record. Opacus' hooks give the norms of per-example gradients; a second backward pass
-of the reweighted losses gives their clipped sum without ever holding them (ghost clipping). Unit `entity`: all windows
-of one engine, patient or machine are one record; entities are sampled, and an entity's gradient is the mean over a
-random subset of at most `ENTITY_WINDOWS` of its windows.
+Unit `window`: every window is a record. Unit `entity`: all windows of one engine, patient or machine are one record;
+entities are sampled, and an entity's gradient is the mean over a random subset of at most `ENTITY_WINDOWS` of its
+windows.
+
+The clipped sum of a model from the catalog comes from explicit formulas (`models.clipped_sums`). Any other model's
+comes from autograd: one backward pass for each entity, and for windows Opacus' hooks, which give the norms of
+per-example gradients, and a second backward pass of the reweighted losses (ghost clipping).
 
 Gradients are computed on a float64 copy of the model, so that rounding stays within the slack that `mechanisms.summed`
 adds to the sensitivity.
@@ -30,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsite.client.work.train import Gradient
+from fedsite.models import clipped_sums
 from fedsite.models.losses import Loss
 from fedsite.privacy import clipping, mechanisms, sampling
 from fedsite.privacy.sampling import Source
@@ -60,17 +64,24 @@ def gradients(
         ConfigError: the model has a layer that mixes the records of a batch.
         PrivacyError: clipping norm, noise or sampling rate is out of range.
     """
-    shadow = copy.deepcopy(module).double()
     mine = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    parameters = [parameter for parameter in shadow.parameters() if parameter.requires_grad]
-    losses = _losses(shadow, x, y, criterion)
-    hooks: Any = None
+    members = None
     if privacy.unit == "entity":
         members = [np.flatnonzero(entity == number) for number in np.unique(entity)]
-        units, clipped = len(members), _entities(losses, parameters, members, privacy.clip, source)
+    units = len(x) if members is None else len(members)
+    hooks: Any = None
+    if clipped_sums.supported(module):
+        sums = clipped_sums.ClippedSums(module, x, y, criterion)
+        parameters, clipped = sums.parameters, _explicit(sums, members, privacy.clip, source)
     else:
-        hooks = _hooks(shadow, x)
-        units, clipped = len(x), _windows(losses, parameters, hooks, privacy.clip)
+        shadow = copy.deepcopy(module).double()
+        parameters = [parameter for parameter in shadow.parameters() if parameter.requires_grad]
+        losses = _losses(shadow, x, y, criterion)
+        if members is not None:
+            clipped = _entities(losses, parameters, members, privacy.clip, source)
+        else:
+            hooks = _hooks(shadow, x)
+            clipped = _windows(losses, parameters, hooks, privacy.clip)
 
     def step() -> tuple[list[Tensor] | None, float]:
         with torch.no_grad():
@@ -96,6 +107,25 @@ def _losses(shadow: nn.Module, x: Tensor, y: Tensor, criterion: Loss) -> Callabl
         return criterion(shadow(x[index].double()), wanted.double() if wanted.is_floating_point() else wanted)
 
     return losses
+
+
+def _explicit(
+    sums: clipped_sums.ClippedSums, members: list[NDArray[np.int64]] | None, bound: float, source: Source
+) -> Clipped:
+    def total(sample: NDArray[np.int64]) -> NDArray[np.float64]:
+        if members is None:
+            return sums.total(sample, None, bound)
+        rows = [_chosen(members[number], source) for number in sample]
+        if not rows:
+            return sums.total(sample, sample, bound)
+        return sums.total(np.concatenate(rows), np.array([len(own) for own in rows]), bound)
+
+    return total
+
+
+def _chosen(own: NDArray[np.int64], source: Source) -> NDArray[np.int64]:
+    """The windows of one entity that enter a step."""
+    return own[sampling.choose(len(own), ENTITY_WINDOWS, source)]
 
 
 def _windows(losses: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], hooks: Any, bound: float) -> Clipped:
@@ -134,8 +164,7 @@ def _entities(
     def total(sample: NDArray[np.int64]) -> NDArray[np.float64]:
         found = np.zeros(sum(parameter.numel() for parameter in parameters))
         for number in sample:
-            own = members[number]
-            index = torch.from_numpy(own[sampling.choose(len(own), ENTITY_WINDOWS, source)])
+            index = torch.from_numpy(_chosen(members[number], source))
             gradient = _flat(torch.autograd.grad(losses(index).mean(), parameters))
             found += clipping.clip_rows(gradient[None], bound)[0]
         return found

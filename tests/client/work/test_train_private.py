@@ -9,7 +9,7 @@ from torch import nn
 
 from fedsite.client.work import train_private
 from fedsite.client.work.train import tensors, train
-from fedsite.models import catalog, vector
+from fedsite.models import catalog, clipped_sums, vector
 from fedsite.models.losses import loss_function
 from fedsite.privacy import accounting, audit, clipping, sampling
 from fedsite.privacy.errors import PrivacyError
@@ -142,6 +142,47 @@ def test_every_kind_of_layer_gives_the_sum_of_its_clipped_gradients(name, option
     train(module, data, local, plan, "mse", round_number=1, source=SystemRandom())
     assert start - vector.flatten(vector.state(module)) == pytest.approx(expected / 6.0, abs=2e-5)
     assert not any(hasattr(parameter, "grad_sample") for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("unit", ["window", "entity"])
+@pytest.mark.parametrize(
+    ("name", "options", "loss"),
+    [
+        ("mlp", {"hidden": [5]}, "mse"),
+        ("autoencoder", {"hidden": [5], "code": 2}, "reconstruction"),
+        ("cnn1d", {}, "cross_entropy"),
+        ("cnn2d", {}, "cross_entropy"),
+        ("conv_autoencoder", {}, "reconstruction"),
+        ("tcn", {}, "mse"),
+        ("gru", {}, "binary_cross_entropy"),
+    ],
+)
+def test_formulas_and_autograd_end_at_the_same_weights(monkeypatch, name, options, loss, unit):
+    """Several noised steps from one seed: the draws are the same ones in the same order."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 40) if loss == "cross_entropy" else rng.integers(0, 2, (40, 1)).astype(np.float32)
+    data = Windows(
+        x=rng.normal(size=(40, 8, 3)).astype(np.float32),
+        y=labels,
+        entity=np.sort(rng.integers(0, 6, 40)),
+        entities=tuple("abcdef"),
+        time=np.arange(40.0),
+    )
+    outputs = 2 if loss == "cross_entropy" else 1
+    monkeypatch.setattr(train_private, "ENTITY_WINDOWS", 5)
+    ends = []
+    for supported in (True, False):
+        module = catalog.build(name, options, time=8, features=3, outputs=outputs, seed=1)
+        assert clipped_sums.supported(module)
+        plan = PrivacyPlan(mode="sample", unit=unit, clip=0.3, batch=5.0, noise_multiplier=0.1)
+        local = LocalPlan(steps=3, sampling_rate=0.4, learning_rate=0.5)
+        with monkeypatch.context() as patch:
+            if not supported:
+                patch.setattr(clipped_sums, "supported", lambda module: False)
+            train(module, data, local, plan, loss, round_number=1, source=SeededSource(7))
+        ends.append(vector.flatten(vector.state(module)))
+    # The grid of the noise hides all but the rarest rounding.
+    assert np.abs(ends[0] - ends[1]).max() <= 1e-6 * np.abs(ends[0]).max()
 
 
 def test_only_the_chosen_parameters_move():
