@@ -6,7 +6,6 @@ sources, because Numba does not notice an edit in a module that another one impo
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import logging
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _ACTIVATIONS: Final = {"relu": 0, "leaky_relu": 1, "tanh": 2}
 _LOSSES: Final = {"mse": 0, "reconstruction": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
-_SOURCES: Final = ("kernels.py", "randomness.py", "sums.py")
+_SOURCES: Final = ("elementwise.py", "kernels.py", "randomness.py", "sums.py", "tiles.py")
 
 
 def obstacle(job: Job, device: str) -> str | None:
@@ -41,8 +40,9 @@ def obstacle(job: Job, device: str) -> str | None:
         return f"optimizer {job.local.optimizer} has no kernel"
     if job.private and job.privacy.unit == "entity":
         return "privacy.unit entity has no kernel"
-    missing = [name for name in ("numba", "scipy") if importlib.util.find_spec(name) is None]
-    return f"{missing[0]} is not installed (pip install 'fedsite[fast]')" if missing else None
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install 'fedsite[fast]')"
+    return None
 
 
 class Compiled:
@@ -90,7 +90,7 @@ class Compiled:
             (
                 single(privacy.clip if job.private else 0.0),
                 single(job.deviation(self._layout.size) if job.private else 0.0),
-                single(privacy.batch),
+                single(privacy.batch if job.private else 1.0),
             ),
             randomness.key(job.seed, Purpose.NOISE, chunk.round, chunk.sites[:, None], steps),
             counted,
@@ -115,18 +115,6 @@ def _kernels() -> Any:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     if not os.environ.get("NUMBA_CACHE_DIR"):
         numba.config.CACHE_DIR = str(Path(root) / "fedsite" / f"kernels-{digest}")
-    _one_thread()
     from fedsite.simulations.vectorised import kernels
 
     return kernels
-
-
-def _one_thread() -> None:
-    """Keep SciPy's BLAS, which `np.dot` in a kernel calls, from starting threads."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    import scipy
-
-    for path in Path(scipy.__file__).parents[1].glob("scipy.libs/libscipy_openblas*"):
-        setter = getattr(ctypes.CDLL(str(path)), "scipy_openblas_set_num_threads", None)
-        if setter is not None:
-            setter(1)
