@@ -1,12 +1,10 @@
 """Local training of dense stacks as one compiled function: DP-SGD, momentum, FedProx; one site after the other.
 
 A site's weights stay in the processor's cache. Every row of a flat vector starts on a multiple of LANES: zeros fill the
-gaps and stay zeros. Sizes are values, so there is one compilation for all models.
-
-The forward pass computes Zᵀ = W Aᵀ with windows along the vectors; then A is needed by rows, for Dᵀ A.
+gaps, and whole rows up to such a multiple, and stay zeros. Sizes are values: one compilation serves all models.
 
 Shapes: C sites, S steps, B windows, L layers; layer l takes `sizes[l]` numbers to `sizes[l + 1]`. `flat`, `gradient`,
-`moment`, `start` [padded]: for each layer `sizes[l + 1]` rows of weights and one of biases.
+`moment`, `start` [padded]: for each layer its rows of weights and one of biases.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from fedsite.simulations.vectorised.elementwise import (
     slope,
     squares,
 )
-from fedsite.simulations.vectorised.tiles import LANES, product
+from fedsite.simulations.vectorised.tiles import LANES, product, row_products
 
 _ONE, _NONE = np.float32(1.0), np.float32(0.0)
 
@@ -50,33 +48,22 @@ def add_rows(sizes, compact, flat, outward):
                 add_to(compact[c : c + n], flat[f : f + n])
             c += n
             f += padded(n)
+            if row == m - 1:
+                f += (padded(m) - m) * padded(n)
 
 
 @kernel
-def forward(flat, places, rows, across, sizes, starts, activation, b):
-    """Fill `rows` behind the windows themselves with what enters each layer, and the output; `across` is scratch."""
-    lanes = padded(b)
-    n = sizes[0]
-    here, there = across[0], across[1]
-    for i in range(b):
-        line = rows[starts[0] + i * padded(n) : starts[0] + i * padded(n) + n]
-        for j in range(n):
-            here[j * lanes + i] = line[j]
+def forward(flat, places, rows, sizes, starts, activation, b):
+    """Fill `rows` behind the windows themselves with what enters each layer, and with the output."""
     for layer in range(sizes.size - 1):
-        n, m = sizes[layer], sizes[layer + 1]
-        product(flat, places[layer], padded(n), 1, here, 0, lanes, there, 0, lanes, m, lanes, n, _ONE, 0)
-        bias = places[layer] + m * padded(n)
-        for j in range(m):
-            line, value = there[j * lanes : (j + 1) * lanes], flat[bias + j]
-            for i in range(lanes):
-                line[i] += value
-        if layer < sizes.size - 2:
-            activate(activation, there[: m * lanes])
+        wide, high = padded(sizes[layer]), padded(sizes[layer + 1])
+        before, after = starts[layer], starts[layer + 1]
+        row_products(rows, before, wide, flat, places[layer], wide, rows, after, high, b, high, wide)
+        bias = flat[places[layer] + high * wide : places[layer] + high * wide + high]
         for i in range(b):
-            line = rows[starts[layer + 1] + i * padded(m) : starts[layer + 1] + i * padded(m) + m]
-            for j in range(m):
-                line[j] = there[j * lanes + i]
-        here, there = there, here
+            add_to(rows[after + i * high : after + (i + 1) * high], bias)
+        if layer < sizes.size - 2:
+            activate(activation, rows[after : after + b * high])
 
 
 @kernel
@@ -129,7 +116,7 @@ def push(into, places, rows, deltas, sizes, starts, layer, b, alpha, add):
     product(
         deltas, starts[layer + 1], 1, high, rows, starts[layer], wide, into, places[layer], wide, m, wide, b, alpha, add
     )
-    bias = into[places[layer] + m * wide : places[layer] + m * wide + m]
+    bias = into[places[layer] + high * wide : places[layer] + high * wide + m]
     if not add:
         bias[:] = _NONE
     for i in range(b):
@@ -154,9 +141,8 @@ def train_chunk(
     for layer in range(layers + 1):
         starts[layer + 1] = starts[layer] + width * padded(sizes[layer])
         if layer < layers:
-            places[layer + 1] = places[layer] + sizes[layer + 1] * padded(sizes[layer]) + padded(sizes[layer + 1])
+            places[layer + 1] = places[layer] + padded(sizes[layer + 1]) * (padded(sizes[layer]) + 1)
     rows, deltas = np.zeros(starts[-1], np.float32), np.zeros(starts[-1], np.float32)
-    across = np.zeros((2, sizes.max() * padded(width)), np.float32)
     start = np.zeros(places[-1], np.float32)
     add_rows(sizes, begin, start, True)
     flat, gradient, moment = start.copy(), np.zeros_like(start), np.zeros_like(start)
@@ -164,8 +150,8 @@ def train_chunk(
     noise = np.empty(begin.size if bound > 0 else 0, np.float32)
     lost = 0
     for c in range(batches.shape[0]):
-        flat[:] = start
-        moment[:] = _NONE
+        if momentum != 0:
+            moment[:] = _NONE
         for step in range(steps[c]):
             b = counts[c, step]
             if b == 0 and bound == 0:
@@ -173,7 +159,7 @@ def train_chunk(
             for i in range(b):
                 line = rows[i * padded(sizes[0]) : i * padded(sizes[0]) + sizes[0]]
                 line[:] = x[batches[c, step, i]]
-            forward(flat, places, rows, across, sizes, starts, activation, b)
+            forward(flat, places, rows, sizes, starts, activation, b)
             share = _ONE / np.float32(b) if bound == 0 else _ONE
             for i in range(b):
                 at, window = starts[layers] + i * padded(sizes[layers]), batches[c, step, i]

@@ -49,7 +49,6 @@ def update(executor: str, work: Job, people: Population, size: int = 3) -> Sum:
     """The sum of everybody's updates in round 2."""
     if executor == "compiled":
         pytest.importorskip("numba", reason="kernels need numba: pip install 'fedsite[fast]'")
-        pytest.importorskip("scipy", reason="kernels need scipy: pip install 'fedsite[fast]'")
     chosen = choice.choose(work, people, executor).executor
     assert chosen.name == executor
     total = Sum.empty(Layout.of(work.module()).size)
