@@ -48,11 +48,15 @@ class ClippedSums:
         found = explicit(shadow)
         assert found is not None
         self._explicit = found
-        self._x, self._y, self._criterion, self._gradient = x, y, criterion, gradient(criterion)
+        self._x, self._y, self._gradient = x.numpy(), y.numpy(), gradient(criterion)
         self.parameters = [parameter for parameter in shadow.parameters() if parameter.requires_grad]
-        self._numbers = sum(parameter.numel() for parameter in self.parameters)
+        self._lengths = [parameter.numel() for parameter in self.parameters]
+        self._numbers = sum(self._lengths)
         with torch.no_grad():
-            self._held, self._passing = self._probe(shadow)
+            answer = self._explicit.forward(torch.zeros((1, *x.shape[1:]), dtype=torch.float64))
+            if len(y):
+                criterion(answer, y[:1])  # refuses shapes that do not fit
+            self._held, self._passing = self._probe(answer)
 
     @torch.no_grad()
     def total(self, rows: NDArray[np.int64], sizes: NDArray[np.int64] | None, bound: float) -> NDArray[np.float64]:
@@ -66,7 +70,8 @@ class ClippedSums:
         Raises:
             PrivacyError: the bound is not positive.
         """
-        found = np.zeros(self._numbers)
+        found = torch.zeros(self._numbers, dtype=torch.float64)
+        totals = [part.view_as(own) for part, own in zip(found.split(self._lengths), self.parameters, strict=True)]
         if sizes is None:
             cost = np.full(len(rows), self._held + self._passing)
         else:
@@ -74,35 +79,38 @@ class ClippedSums:
         last = np.arange(len(rows)) + 1 if sizes is None else np.cumsum(sizes)
         for units in _chunks(cost):
             own = rows[last[units.start - 1] if units.start else 0 : last[units.stop - 1]]
-            found += self._chunk(own, None if sizes is None else sizes[units], bound)
-        return found
+            self._add(own, None if sizes is None else sizes[units], bound, totals)
+        return found.numpy()
 
-    def _chunk(self, rows: NDArray[np.int64], sizes: NDArray[np.int64] | None, bound: float) -> NDArray[np.float64]:
-        index = torch.from_numpy(rows)
-        back = self._gradient(self._explicit.forward(self._x[index].double()), self._y[index])
+    def _add(
+        self, rows: NDArray[np.int64], sizes: NDArray[np.int64] | None, bound: float, totals: list[Tensor]
+    ) -> None:
+        x = torch.from_numpy(self._x[rows].astype(np.float64))
+        back = self._gradient(self._explicit.forward(x), torch.from_numpy(self._y[rows]))
         if sizes is not None:
             back = back / torch.from_numpy(np.repeat(sizes, sizes)).view(-1, *[1] * (back.dim() - 1))
         self._explicit.backward(back)
         layers = self._explicit.units(None if sizes is None else sizes.tolist())
-        squares = layers[0].squares()
-        for layer in layers[1:]:
-            squares = squares + layer.squares()
-        scale = clipping.factors(squares.sqrt_().numpy(), bound)
-        if (scale == 0.0).any():  # infinity times zero would be NaN: such units are left out
-            kept = scale > 0.0
+        with np.errstate(all="ignore"):  # what overflows is left out below
+            squares = layers[0].squares()
+            for layer in layers[1:]:
+                squares = squares + layer.squares()
+            scale = clipping.factors(np.sqrt(squares), bound)
+        kept = scale > 0.0
+        if not kept.all():  # infinity times zero would be NaN: such units are left out
             if not kept.any():
-                return np.zeros(self._numbers)
+                return
             if sizes is None:
-                return self._chunk(rows[kept], None, bound)
-            return self._chunk(rows[np.repeat(kept, sizes)], sizes[kept], bound)
-        factors = torch.from_numpy(scale)
-        return torch.cat([part.flatten() for layer in layers for part in layer.weighted(factors)]).numpy()
+                self._add(rows[kept], None, bound, totals)
+            else:
+                self._add(rows[np.repeat(kept, sizes)], sizes[kept], bound, totals)
+            return
+        factors, waiting = torch.from_numpy(scale), iter(totals)
+        for layer in layers:
+            layer.add(factors, [next(waiting) for _ in range(layer.parameters)])
 
-    def _probe(self, shadow: nn.Module) -> tuple[int, int]:
+    def _probe(self, answer: Tensor) -> tuple[int, int]:
         """Numbers held for each window: gradients that are made, and what passes through the layers."""
-        answer = self._explicit.forward(torch.zeros((1, *self._x.shape[1:]), dtype=torch.float64))
-        if len(self._y):
-            self._criterion(answer, self._y[:1])
         self._explicit.backward(torch.zeros_like(answer))
         layers = self._explicit.units(None)
         held = sum(part.numel() for layer in layers if isinstance(layer, Held) for part in layer.parts)
@@ -111,11 +119,8 @@ class ClippedSums:
 
 def _chunks(cost: NDArray[np.int64]) -> Iterator[slice]:
     """Consecutive units whose numbers together stay below `CHUNK_NUMBERS`; one unit at least."""
-    start, taken = 0, 0
-    for unit, numbers in enumerate(cost.tolist()):
-        if unit > start and taken + numbers > CHUNK_NUMBERS:
-            yield slice(start, unit)
-            start, taken = unit, 0
-        taken += numbers
-    if len(cost) > start:
-        yield slice(start, len(cost))
+    start = 0
+    while start < len(cost):
+        fit = int(np.searchsorted(np.cumsum(cost[start:]), CHUNK_NUMBERS, side="right"))
+        yield slice(start, start + max(fit, 1))
+        start += max(fit, 1)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from fedsite.models.steps_plain import Step
 from fedsite.models.unit_gradients import Held, Outer, UnitGradients, per_unit, products
 
+SHORT_RUN = 8  # neighbouring numbers below which a strided copy is slow
 Sizes = Sequence[int] | None  # windows of each unit, one unit after the other; None: a window is a unit
 
 
@@ -66,9 +67,9 @@ class Dense:
 class Convolution:
     """A 1D or 2D convolution as one matrix product for the whole batch.
 
-    Channels come first inside, [C, N, row, column]: a place of the kernel is then one strided copy, and what is
-    multiplied forward is multiplied again for the weight's gradients. (torch's float64 convolution makes the same
-    patches, and keeps them to itself.)
+    Channels come last inside, so that what one place of an image sees, a patch, is a few runs of neighbouring numbers.
+    Patches are made once, and multiplied forward and again for the weight's gradients. (torch's float64 convolution
+    makes them too, and keeps them to itself.) Buffers stay: pages that are new at each step cost more than the copy.
     """
 
     inward = True
@@ -81,67 +82,88 @@ class Convolution:
             (neutral, int(size[0])) if self._flat else (int(size[0]), int(size[1]))
             for size, neutral in ((layer.kernel_size, 1), (layer.stride, 1), (layer.padding, 0), (layer.dilation, 1))
         )
+        self._places = [(row, column) for row in range(self._kernel[0]) for column in range(self._kernel[1])]
+        self._buffers: dict[str, Tensor] = {}
 
     def forward(self, *given: Tensor) -> Tensor:
         """[N, C, row, column] to [N, O, row', column']; without rows for one dimension."""
-        x_cnhw = (given[0].unsqueeze(2) if self._flat else given[0]).transpose(0, 1)
-        channels, windows, *size = x_cnhw.shape
+        x_nhwc = (given[0].unsqueeze(2) if self._flat else given[0]).permute(0, 2, 3, 1)
+        windows, *size, channels = x_nhwc.shape
         self._size = [have + 2 * pad for have, pad in zip(size, self._pad, strict=True)]
-        reach = [(kernel - 1) * dilation for kernel, dilation in zip(self._kernel, self._dilation, strict=True)]
         self._out = [
-            (have - far - 1) // stride + 1 for have, far, stride in zip(self._size, reach, self._stride, strict=True)
+            (have - (kernel - 1) * dilation - 1) // stride + 1
+            for have, kernel, dilation, stride in zip(
+                self._size, self._kernel, self._dilation, self._stride, strict=True
+            )
         ]
-        padded = x_cnhw
-        if any(self._pad):
-            padded = x_cnhw.new_zeros((channels, windows, *self._size))
-            self._inside(padded).copy_(x_cnhw)
-        patches = padded.new_empty((channels, *self._kernel, windows, *self._out))
-        for row, column in self._places():
-            patches[:, row, column].copy_(self._seen_at(padded, row, column))
-        self._patches = patches.view(channels * self._kernel[0] * self._kernel[1], -1)
-        weight = self._layer.weight.flatten(1)
-        bias = self._layer.bias
-        y = weight @ self._patches if bias is None else torch.addmm(bias[:, None], weight, self._patches)
-        y_nohw = y.view(-1, windows, *self._out).transpose(0, 1)
+        padded = self._buffer("padded", windows, (*self._size, channels))  # its border stays zero
+        self._inside(padded).copy_(x_nhwc)
+        self._patches = self._buffer("patches", windows, (*self._out, *self._kernel, channels))
+        if channels * (self._kernel[1] if self._dilation[1] == 1 else 1) >= SHORT_RUN:
+            self._patches.copy_(self._all_seen(padded))
+        else:  # place by place along the image: short runs within a patch are slow
+            places = self._buffer("places", len(self._places), (windows, *self._out, channels))
+            for at, (row, column) in enumerate(self._places):
+                places[at].copy_(self._seen_at(padded, row, column))
+            self._patches.view(-1, len(self._places), channels).copy_(
+                places.view(len(places), -1, channels).transpose(0, 1)
+            )
+        y = self._patches.view(-1, len(self._places) * channels) @ self._weight().T
+        if self._layer.bias is not None:
+            y.add_(self._layer.bias)
+        y_nohw = y.view(windows, *self._out, -1).permute(0, 3, 1, 2)
         return y_nohw.squeeze(2) if self._flat else y_nohw
 
     def backward(self, gradient: Tensor) -> Tensor:
         """[N, O, row', column'] to [N, C, row, column]."""
         windows, outputs = gradient.shape[:2]
-        self._gradient = gradient.transpose(0, 1).reshape(outputs, windows, -1)
+        self._gradient = gradient.flatten(2).transpose(1, 2).contiguous()
         if not self.inward:
             return gradient
-        places = self._layer.weight.flatten(1).T @ self._gradient.reshape(outputs, -1)
-        places = places.view(-1, *self._kernel, windows, *self._out)
-        found = places.new_zeros((places.shape[0], windows, *self._size))
-        for row, column in self._places():
-            self._seen_at(found, row, column).add_(places[:, row, column])
-        x_nchw = self._inside(found).transpose(0, 1)
+        seen = (self._gradient.view(-1, outputs) @ self._weight()).view(self._patches.shape)
+        found = seen.new_zeros((windows, *self._size, seen.shape[-1]))
+        for row, column in self._places:
+            self._seen_at(found, row, column).add_(seen[:, :, :, row, column])
+        x_nchw = self._inside(found).permute(0, 3, 1, 2)
         return x_nchw.squeeze(2) if self._flat else x_nchw
 
     def units(self, sizes: Sizes) -> list[UnitGradients]:
         """Of weight and bias."""
         if not self._wanted:
             return []
-        windows = self._gradient.shape[1]
-        a_nli = self._patches.view(self._patches.shape[0], windows, -1).permute(1, 2, 0)
-        return [products(self._wanted, a_nli, self._gradient.permute(1, 2, 0), sizes)]
+        a_nli = self._patches.view(len(self._patches), -1, len(self._places) * self._patches.shape[-1])
+        return [products(self._wanted, a_nli, self._gradient, sizes, places=len(self._places))]
 
-    def _places(self) -> list[tuple[int, int]]:
-        return [(row, column) for row in range(self._kernel[0]) for column in range(self._kernel[1])]
+    def _weight(self) -> Tensor:
+        """As the patches are: [O, K·C]."""
+        return self._layer.weight.flatten(2).transpose(1, 2).flatten(1)
+
+    def _buffer(self, name: str, first: int, rest: tuple[int, ...]) -> Tensor:
+        held = self._buffers.get(name)
+        if held is None or held.shape[1:] != rest or len(held) < first:
+            held = self._layer.weight.new_zeros((first, *rest))
+            self._buffers[name] = held
+        return held[:first]
 
     def _inside(self, padded: Tensor) -> Tensor:
         (rows, columns), (above, left) = self._size, self._pad
-        return padded[:, :, above : rows - above, left : columns - left]
+        return padded[:, above : rows - above, left : columns - left]
 
     def _seen_at(self, padded: Tensor, row: int, column: int) -> Tensor:
-        """What one place of the kernel sees: [C, N, row', column'], a view."""
+        """What one place of the kernel sees: [N, row', column', C], a view."""
         starts = row * self._dilation[0], column * self._dilation[1]
         down, across = (
             slice(start, start + (out - 1) * stride + 1, stride)
             for start, out, stride in zip(starts, self._out, self._stride, strict=True)
         )
-        return padded[:, :, down, across]
+        return padded[:, down, across]
+
+    def _all_seen(self, padded: Tensor) -> Tensor:
+        """What every place of the kernel sees: [N, row', column', K, K', C], a view."""
+        window, row, column, channel = padded.stride()
+        strides = (row * self._stride[0], column * self._stride[1], row * self._dilation[0], column * self._dilation[1])
+        shape = (len(padded), *self._out, *self._kernel, padded.shape[-1])
+        return padded.as_strided(shape, (window, *strides, channel))
 
 
 class Normalised:

@@ -18,19 +18,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 class UnitGradients(Protocol):
     """One layer's gradients, one for each unit."""
 
-    def squares(self) -> Tensor:
+    @property
+    def parameters(self) -> int:
+        """How many of the layer's parameters are trained."""
+        ...
+
+    def squares(self) -> NDArray[np.float64]:
         """Squared L2 norm over the layer's parameters [units]."""
         ...
 
-    def weighted(self, scale: Tensor) -> list[Tensor]:
-        """Σ scale·gradient over units, one tensor a parameter, in the model's order. scale: [units]."""
+    def add(self, scale: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add Σ scale·gradient over units to the totals, one a parameter in the model's order. scale: [units]."""
         ...
 
 
@@ -42,39 +49,61 @@ class Outer:
     inputs_ni: Tensor
     gradients_no: Tensor
 
-    def squares(self) -> Tensor:
+    @property
+    def parameters(self) -> int:
+        """How many of the layer's parameters are trained."""
+        return len(self.wanted)
+
+    def squares(self) -> NDArray[np.float64]:
         """Squared L2 norm over the layer's parameters [units]."""
-        of_bias = torch.linalg.vecdot(self.gradients_no, self.gradients_no)
+        of_bias = _squares(self.gradients_no)
         if "weight" not in self.wanted:
             return of_bias
-        of_input = torch.linalg.vecdot(self.inputs_ni, self.inputs_ni)
+        of_input = _squares(self.inputs_ni)
         return of_bias * (of_input + 1.0 if "bias" in self.wanted else of_input)
 
-    def weighted(self, scale: Tensor) -> list[Tensor]:
-        """Σ scale·gradient over units, one tensor a parameter, in the model's order."""
-        scaled_no = self.gradients_no * scale[:, None]
-        return [scaled_no.T @ self.inputs_ni if name == "weight" else scaled_no.sum(0) for name in self.wanted]
+    def add(self, scale: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add Σ scale·gradient over units to the totals, one a parameter in the model's order."""
+        for name, total in zip(self.wanted, totals, strict=True):
+            if name == "weight":
+                total.addmm_((self.gradients_no * scale[:, None]).T, self.inputs_ni)
+            else:
+                total.addmv_(self.gradients_no.T, scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Gradients that were made: one tensor [units, numbers] a parameter, in the model's order."""
+    """Gradients that were made: one tensor [units, numbers] a parameter, in the model's order.
+
+    A convolution's weight is [units, O, K, C]: its channels come last, and first among the model's parameters.
+    """
 
     parts: list[Tensor]
 
-    def squares(self) -> Tensor:
+    @property
+    def parameters(self) -> int:
+        """How many of the layer's parameters are trained."""
+        return len(self.parts)
+
+    def squares(self) -> NDArray[np.float64]:
         """Squared L2 norm over the layer's parameters [units]."""
-        first, *more = (torch.linalg.vecdot(part, part) for part in self.parts)
+        first, *more = (_squares(part.flatten(1)) for part in self.parts)
         for squares in more:
-            first = first + squares
+            first += squares
         return first
 
-    def weighted(self, scale: Tensor) -> list[Tensor]:
-        """Σ scale·gradient over units, one tensor a parameter, in the model's order."""
-        return [scale @ part for part in self.parts]
+    def add(self, scale: Tensor, totals: Sequence[Tensor]) -> None:
+        """Add Σ scale·gradient over units to the totals, one a parameter in the model's order."""
+        for part, total in zip(self.parts, totals, strict=True):
+            found = scale @ part.flatten(1)
+            if part.dim() == 4:
+                found = found.view(part.shape[1:]).transpose(1, 2)
+            total.add_(found.reshape(total.shape))
 
 
-def products(wanted: tuple[str, ...], a_nli: Tensor, b_nlo: Tensor, sizes: Sequence[int] | None) -> Held:
+def products(
+    wanted: tuple[str, ...], a_nli: Tensor, b_nlo: Tensor, sizes: Sequence[int] | None, *, places: int = 1
+) -> Held:
     """Gradients of weight and bias, summed over each unit's positions.
 
     Args:
@@ -82,19 +111,20 @@ def products(wanted: tuple[str, ...], a_nli: Tensor, b_nlo: Tensor, sizes: Seque
         a_nli: what went in, [N, L, I].
         b_nlo: the loss's gradient of what came out, [N, L, O].
         sizes: windows of each unit, which follow one another; None: a window is a unit.
+        places: of a convolution's kernel: I is places × channels.
     """
     parts = []
     for name in wanted:
         if name == "bias":
             parts.append(per_unit(b_nlo.sum(1), sizes))
-        elif sizes is None:
-            parts.append(torch.bmm(b_nlo.transpose(1, 2), a_nli).flatten(1))
+            continue
+        if sizes is None:
+            found = torch.bmm(b_nlo.transpose(1, 2), a_nli)
         else:
             found = a_nli.new_empty((len(sizes), b_nlo.shape[2], a_nli.shape[2]))
-            own = zip(b_nlo.split(list(sizes)), a_nli.split(list(sizes)), found, strict=True)
-            for own_b, own_a, unit in own:
+            for own_b, own_a, unit in zip(b_nlo.split(list(sizes)), a_nli.split(list(sizes)), found, strict=True):
                 torch.mm(own_b.reshape(-1, own_b.shape[2]).T, own_a.reshape(-1, own_a.shape[2]), out=unit)
-            parts.append(found.flatten(1))
+        parts.append(found.flatten(1) if places == 1 else found.unflatten(2, (places, -1)))
     return Held(parts=parts)
 
 
@@ -103,3 +133,10 @@ def per_unit(windows_nc: Tensor, sizes: Sequence[int] | None) -> Tensor:
     if sizes is None:
         return windows_nc
     return torch.stack([own.sum(0) for own in windows_nc.split(list(sizes))])
+
+
+def _squares(rows_nc: Tensor) -> NDArray[np.float64]:
+    """Squared L2 norm of each row; NumPy's, which starts sooner."""
+    rows = rows_nc.numpy()
+    found: NDArray[np.float64] = np.einsum("nc,nc->n", rows, rows)
+    return found
