@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.shape import nearest
-from fedsite.simulations.vectorised import schedule
 from fedsite.simulations.vectorised.executor import Executor
 from fedsite.simulations.vectorised.job import Job
 from fedsite.simulations.vectorised.population import Population
-from fedsite.simulations.vectorised.sums import Sum
 
 NAMES: Final = ("compiled", "batched", "vmap", "loop")  # fastest first
 AUTO: Final = "auto"
@@ -77,14 +73,8 @@ def _traced(job: Job, population: Population, device: str) -> Executor | str:
     if job.private and job.privacy.unit == "entity":
         return "privacy.unit entity needs the gradient of several windows as one"
     found = Functional(job, population, device)
-    # Whether a model can be traced is known by trying: two sites of one round, whose sum is thrown away.
-    module = job.module()
-    weights = {key: value.detach().numpy() for key, value in module.state_dict().items()}
-    sites = np.flatnonzero(population.counts > 0)[:2]
-    size = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     try:
-        for chunk in schedule.chunks(population, sites, 1):
-            found.update(weights, chunk, Sum.empty(size))
+        found.probe()
     except RuntimeError as error:
         return f"torch.func cannot trace the model ({str(error).splitlines()[0][:120]})"
     return found

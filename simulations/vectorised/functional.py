@@ -29,6 +29,21 @@ class Functional(Lockstep):
     def __init__(self, job: Job, population: Population, device: str = "cpu") -> None:
         super().__init__(job, population, TracedGradients(job, device), device)
 
+    def probe(self) -> None:
+        """Make one gradient for two sites: whether a model can be traced is known by trying.
+
+        Raises:
+            RuntimeError: it cannot.
+        """
+        params = [value.detach().expand(2, *value.shape).contiguous() for value in self._start()]
+        x, y = (tensor[:2].expand(2, *tensor[:2].shape).to(self._device) for tensor in (self._x, self._y))
+        batch = Batch(x=x, y=y, share=torch.ones(x.shape[:2], device=self._device), unit=None)
+        self._gradients.push(params, batch, [torch.zeros_like(param) for param in params], 0.0, 1.0)
+
+    def _start(self) -> list[Tensor]:
+        named = dict(self._job.module().named_parameters())
+        return [named[name].to(self._device) for name in self._layout.names]
+
 
 class TracedGradients:
     """Gradients of stacked copies of one module."""

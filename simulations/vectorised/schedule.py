@@ -92,17 +92,17 @@ def _shuffled(job: Job, population: Population, chunk: Chunk) -> Schedule:
     steps = each * epochs
     longest, most = int(steps.max()), int(counts.max())
     rows = np.repeat(population.offsets[chunk.sites], longest * batch).reshape(len(counts), longest * batch)
-    sizes = np.zeros((len(counts), longest), np.int64)
+    number = np.arange(longest)
+    left = counts[:, None] - number % each[:, None] * batch  # windows that an epoch has not seen before a step
+    sizes = np.where(number < steps[:, None], np.minimum(left, batch), 0)
+    there = np.arange(most) < counts[:, None]
+    site, place = np.nonzero(there)
     keys = randomness.key(job.seed, Purpose.BATCH, chunk.round, chunk.sites)
     for epoch in range(epochs):
         draws = randomness.bits(keys, most, epoch << 32)
-        draws[np.arange(most) >= counts[:, None]] = np.iinfo(np.uint64).max  # windows a site does not have come last
+        draws[~there] = np.iinfo(np.uint64).max  # windows a site does not have come last
         order = np.argsort(draws, axis=1, kind="stable")
-        for site, count in enumerate(counts):
-            start = int(epoch * each[site])
-            rows[site, start * batch : start * batch + count] += order[site, :count]
-            sizes[site, start : start + each[site]] = batch
-            sizes[site, start + each[site] - 1] = count - (each[site] - 1) * batch
+        rows[site, epoch * each[site] * batch + place] += order[site, place]
     return Schedule(rows=rows.reshape(len(counts), longest, batch), counts=sizes, steps=steps)
 
 

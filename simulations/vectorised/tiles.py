@@ -64,7 +64,7 @@ def _tile(rows: int, vectors: int) -> Any:
     """An intrinsic: c ← alpha · Σ x y, plus c where `add` is not 0, for so many rows and vectors of columns."""
 
     @intrinsic
-    def tile(typing, x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, depth, alpha, add):  # type: ignore
+    def tile(typing, x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, depth, alpha, add):
         return types.void(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, depth, alpha, add), generate
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -100,7 +100,7 @@ def _dots(rows: int) -> Any:
     columns = LANES // rows
 
     @intrinsic
-    def dots(typing, x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, depth):  # type: ignore
+    def dots(typing, x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, depth):
         return types.void(x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, depth), generate
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -144,7 +144,7 @@ def _strip(tall: Any, middle: Any, single: Any, heights: tuple[int, int]) -> Any
     most, some = heights
 
     @njit(nogil=True)
-    def strip(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, depth, alpha, add):  # type: ignore
+    def strip(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, depth, alpha, add):
         i = 0
         while i + most <= rows:
             tall(x, x_at + i * x_row, x_row, x_step, y, y_at, y_step, c, c_at + i * c_row, c_row, depth, alpha, add)
@@ -165,7 +165,7 @@ _single = _strip(_tile(16, 1), _tile(4, 1), _tile(1, 1), (16, 4))
 
 
 @njit(nogil=True)
-def product(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, columns, depth, alpha, add):  # type: ignore
+def product(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, columns, depth, alpha, add):
     """c[i, j] ← alpha · Σ_k x[i, k] · y[k, j], plus c[i, j] where `add` is not 0.
 
     Args:
@@ -186,7 +186,7 @@ def product(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, colum
 
 
 @njit(nogil=True)
-def row_products(x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, rows, columns, depth):  # type: ignore
+def row_products(x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, rows, columns, depth):
     """c[i, j] ← Σ_k x[i, k] · y[j, k]; arguments as for `product`, columns and depth multiples of LANES."""
     pairs = rows // 2 * 2
     for j in range(0, columns, 8):  # these rows of y stay in the nearest cache while all of x goes by

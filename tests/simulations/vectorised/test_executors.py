@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from fedsite.client.work.train import train
 from fedsite.models import vector
@@ -20,7 +21,7 @@ from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk
 from fedsite.simulations.vectorised.sums import Sum
 from fedsite.telemetry.dataset import Windows
-from tests.simulated_jobs import ENTITY, PRIVATE, job, population, weights
+from tests.simulated_jobs import ENTITY, FEATURES, PRIVATE, job, population, weights
 
 PULLED = {"momentum": 0.9, "proximal": 0.3, "weight_decay": 0.01, "learning_rate_decay": 0.9}
 RELU, LEAKY = ({"hidden": [6, 5], "activation": name} for name in ("relu", "leaky_relu"))
@@ -119,6 +120,26 @@ def test_an_empty_batch_is_sat_out_unless_noise_is_due() -> None:
     wanted, found = (update(name, noise, people).mean() for name in ("loop", "batched"))
     assert np.linalg.norm(found) > 0
     assert np.allclose(found, wanted, rtol=1e-4, atol=1e-7)
+
+
+class Decided(nn.Module):
+    """A model whose path depends on what it reads: nothing that can be mapped over sites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x[:, 0])
+        return y if y.sum() > 0 else -y
+
+
+def test_a_model_that_cannot_be_traced_is_looped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "module", lambda self: Decided())
+    found = choice.choose(job(), population("value"))
+    assert found.executor.name == "loop"
+    assert [name for name, _ in found.passed_over] == ["compiled", "batched", "vmap"]
+    assert "torch.func cannot trace the model" in dict(found.passed_over)["vmap"]
 
 
 @pytest.mark.parametrize("executor", ["compiled", "batched", "vmap"])
