@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan
+from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.job import Epochs, Job, Weights
 from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.randomness import Purpose
 
 TIME, FEATURES = 2, 3
 PRIVATE = PrivacyPlan(mode="sample", clip=0.5, batch=3.0, noise_multiplier=0.7)
@@ -56,6 +59,28 @@ def job(
         epochs=epochs,
         seed=3,
     )
+
+
+class Drawn:
+    """The simulation's draws in the order that a real site asks for them."""
+
+    seeded = True
+
+    def __init__(self, seed: int, round_number: int, site: int) -> None:
+        self._seed, self._counters = seed, (round_number, site)
+        self._batches = self._noises = -1
+
+    def bits(self, n: int) -> NDArray[np.uint64]:
+        self._batches += 1
+        return randomness.bits(randomness.key(self._seed, Purpose.BATCH, *self._counters, self._batches), n)[0]
+
+    def uniform(self, n: int) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def normal(self, n: int) -> NDArray[np.float64]:
+        self._noises += 1
+        key = randomness.key(self._seed, Purpose.NOISE, *self._counters, self._noises)
+        return randomness.normal(key, n)[0].astype(np.float64)
 
 
 def weights(job: Job) -> Weights:

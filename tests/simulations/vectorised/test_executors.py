@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +12,14 @@ from torch import Tensor, nn
 from fedsite.client.work.train import train
 from fedsite.models import vector
 from fedsite.protocol.errors import ConfigError
-from fedsite.simulations.vectorised import choice, compiled, randomness, schedule
+from fedsite.simulations.vectorised import choice, compiled, schedule
 from fedsite.simulations.vectorised.job import Epochs, Job, Layout
 from fedsite.simulations.vectorised.loop import Loop
 from fedsite.simulations.vectorised.population import Population
-from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk
 from fedsite.simulations.vectorised.sums import Sum
 from fedsite.telemetry.dataset import Windows
-from tests.simulated_jobs import ENTITY, FEATURES, PRIVATE, job, population, weights
+from tests.simulated_jobs import ENTITY, FEATURES, PRIVATE, Drawn, job, population, weights
 
 PULLED = {"momentum": 0.9, "proximal": 0.3, "weight_decay": 0.01, "learning_rate_decay": 0.9}
 RELU, LEAKY = ({"hidden": [6, 5], "activation": name} for name in ("relu", "leaky_relu"))
@@ -70,29 +68,6 @@ def test_every_executor_trains_like_the_loop(name: str, executor: str) -> None:
     assert np.linalg.norm(found.mean() - wanted.mean()) <= tolerance * np.linalg.norm(wanted.mean())
 
 
-class Drawn:
-    """The simulation's draws in the order that a real site asks for them."""
-
-    seeded = True
-
-    def __init__(self, seed: int, round_number: int, site: int) -> None:
-        self._key = (seed, round_number, site)
-        self._batches = self._noises = 0
-
-    def bits(self, n: int) -> np.ndarray:
-        seed, *counters = self._key
-        self._batches += 1
-        return randomness.bits(randomness.key(seed, Purpose.BATCH, *counters, self._batches - 1), n)[0]
-
-    def uniform(self, n: int) -> np.ndarray:
-        raise NotImplementedError
-
-    def normal(self, n: int) -> np.ndarray:
-        seed, *counters = self._key
-        self._noises += 1
-        return randomness.normal(randomness.key(seed, Purpose.NOISE, *counters, self._noises - 1), n)[0]
-
-
 @pytest.mark.parametrize("name", ["plain", "momentum, FedProx, decay", "Adam", "private, pulled", "private entities"])
 def test_the_loop_trains_like_a_real_site(name: str) -> None:
     work, target, _ = JOBS[name]
@@ -103,8 +78,7 @@ def test_the_loop_trains_like_a_real_site(name: str) -> None:
     )
     module = work.module()
     vector.load(module, weights(work))
-    source: Any = Drawn(work.seed, 2, site)
-    train(module, windows, work.local, work.privacy, work.loss, round_number=2, source=source)
+    train(module, windows, work.local, work.privacy, work.loss, round_number=2, source=Drawn(work.seed, 2, site))
     layout = Layout.of(module)
     wanted = layout.flat(vector.state(module)) - layout.flat(weights(work))
     found = Sum.empty(layout.size)

@@ -1,0 +1,69 @@
+"""A plan and the sites' data made into what the engines take: statistics, scaling and metric as in production."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedsite.client.work import rounds as work
+from fedsite.client.work.judging import scaled
+from fedsite.privacy.sampling import SeededSource
+from fedsite.protocol.plan import RoundPlan
+from fedsite.server.rounds import evaluation
+from fedsite.server.rounds.evaluation import STATISTICS, Total
+from fedsite.server.strategies import registry
+from fedsite.server.strategies.strategy import Strategy
+from fedsite.simulations import baselines
+from fedsite.simulations.vectorised.job import Epochs, Job, Weights
+from fedsite.simulations.vectorised.population import Population
+from fedsite.telemetry.dataset import SiteData
+from fedsite.telemetry.statistics import Normalisation
+from fedsite.telemetry.task import Task, read_task
+
+_STATISTICS = 0x57A7  # keeps the noise of statistics apart from other seeded streams of a run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What a simulation of one plan needs."""
+
+    plan: RoundPlan
+    sites: Mapping[str, SiteData]
+    job: Job
+    population: Population
+    strategy: Strategy
+    normalisation: Normalisation
+
+    def judge(self, weights: Weights) -> float | None:
+        """The exact metric of a model on all holdouts together: the researcher's own, without noise."""
+        return baselines.judge(self.plan, self.sites, weights, self.normalisation)
+
+
+def material(plan: RoundPlan, sites: Mapping[str, SiteData], *, epochs: Epochs | None = None) -> Material:
+    """Normalise the sites' windows as the plan says and lay them side by side.
+
+    Raises:
+        ConfigError: the plan cannot be simulated by the vectorised engine.
+        DataError: there are no sites.
+    """
+    task = read_task(plan.task)
+    job = Job.of(plan, epochs=epochs)
+    found = _normalisation(plan, task, sites)
+    return Material(
+        plan=plan,
+        sites=sites,
+        job=job,
+        population=Population.of([scaled(data.train, task, found) for data in sites.values()]),
+        strategy=registry.build(plan.strategy.name, plan.strategy.options),
+        normalisation=found,
+    )
+
+
+def _normalisation(plan: RoundPlan, task: Task, sites: Mapping[str, SiteData]) -> Normalisation:
+    if not evaluation.reads_statistics(plan):
+        return evaluation.normalisation(task, None)
+    total = Total(STATISTICS)
+    for place, data in enumerate(sites.values()):
+        total.add(work.statistics(plan, data, SeededSource((plan.seed, _STATISTICS, place)), simulated=True))
+    noise = plan.privacy.statistics_noise * evaluation.spread(plan, total.count)
+    return evaluation.normalisation(task, total, noise)
