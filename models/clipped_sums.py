@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ from fedsite.models import catalog
 from fedsite.models.explicit import explicit
 from fedsite.models.loss_gradients import gradient
 from fedsite.models.losses import Loss
-from fedsite.models.unit_gradients import Held
+from fedsite.models.unit_gradients import Array, Held
 from fedsite.privacy import clipping
 
-CHUNK_NUMBERS = 1 << 20  # numbers held at once (8 MiB): memory is bounded, and what stays in a cache is quicker
+CHUNK_NUMBERS = 1 << 22  # numbers held at once (32 MiB): bounds memory, not the result
 
 
 def supported(module: nn.Module) -> bool:
@@ -50,15 +51,16 @@ class ClippedSums:
         self._explicit = found
         self._x, self._y, self._gradient = x.numpy(), y.numpy(), gradient(criterion)
         self.parameters = [parameter for parameter in shadow.parameters() if parameter.requires_grad]
-        self._lengths = [parameter.numel() for parameter in self.parameters]
-        self._numbers = sum(self._lengths)
+        ends = list(accumulate(parameter.numel() for parameter in self.parameters))
+        spans = [slice(end - own.numel(), end) for end, own in zip(ends, self.parameters, strict=True)]
+        self._parts = [(span, tuple(own.shape)) for span, own in zip(spans, self.parameters, strict=True)]
+        self._numbers = ends[-1]
         with torch.no_grad():
-            answer = self._explicit.forward(torch.zeros((1, *x.shape[1:]), dtype=torch.float64))
+            answer = self._explicit.forward(np.zeros((1, *x.shape[1:])))
             if len(y):
-                criterion(answer, y[:1])  # refuses shapes that do not fit
+                criterion(torch.from_numpy(answer), y[:1])  # refuses shapes that do not fit
             self._held, self._passing = self._probe(answer)
 
-    @torch.no_grad()
     def total(self, rows: NDArray[np.int64], sizes: NDArray[np.int64] | None, bound: float) -> NDArray[np.float64]:
         """Σ clip(gradient of each unit's mean loss) over all trainable parameters in the model's order, [numbers].
 
@@ -70,8 +72,8 @@ class ClippedSums:
         Raises:
             PrivacyError: the bound is not positive.
         """
-        found = torch.zeros(self._numbers, dtype=torch.float64)
-        totals = [part.view_as(own) for part, own in zip(found.split(self._lengths), self.parameters, strict=True)]
+        found = np.zeros(self._numbers)
+        totals = [found[own].reshape(shape) for own, shape in self._parts]
         if sizes is None:
             cost = np.full(len(rows), self._held + self._passing)
         else:
@@ -79,23 +81,20 @@ class ClippedSums:
         last = np.arange(len(rows)) + 1 if sizes is None else np.cumsum(sizes)
         for units in _chunks(cost):
             own = rows[last[units.start - 1] if units.start else 0 : last[units.stop - 1]]
-            self._add(own, None if sizes is None else sizes[units], bound, totals)
-        return found.numpy()
+            with np.errstate(all="ignore"):  # what overflows is left out
+                self._add(own, None if sizes is None else sizes[units], bound, totals)
+        return found
 
-    def _add(
-        self, rows: NDArray[np.int64], sizes: NDArray[np.int64] | None, bound: float, totals: list[Tensor]
-    ) -> None:
-        x = torch.from_numpy(self._x[rows].astype(np.float64))
-        back = self._gradient(self._explicit.forward(x), torch.from_numpy(self._y[rows]))
+    def _add(self, rows: NDArray[np.int64], sizes: NDArray[np.int64] | None, bound: float, totals: list[Array]) -> None:
+        back = self._gradient(self._explicit.forward(self._x[rows].astype(np.float64)), self._y[rows])
         if sizes is not None:
-            back = back / torch.from_numpy(np.repeat(sizes, sizes)).view(-1, *[1] * (back.dim() - 1))
+            back = back / np.repeat(sizes, sizes).reshape(-1, *[1] * (back.ndim - 1))
         self._explicit.backward(back)
         layers = self._explicit.units(None if sizes is None else sizes.tolist())
-        with np.errstate(all="ignore"):  # what overflows is left out below
-            squares = layers[0].squares()
-            for layer in layers[1:]:
-                squares = squares + layer.squares()
-            scale = clipping.factors(np.sqrt(squares), bound)
+        squares = layers[0].squares()
+        for layer in layers[1:]:
+            squares = squares + layer.squares()
+        scale = clipping.factors(np.sqrt(squares), bound)
         kept = scale > 0.0
         if not kept.all():  # infinity times zero would be NaN: such units are left out
             if not kept.any():
@@ -105,15 +104,15 @@ class ClippedSums:
             else:
                 self._add(rows[np.repeat(kept, sizes)], sizes[kept], bound, totals)
             return
-        factors, waiting = torch.from_numpy(scale), iter(totals)
+        waiting = iter(totals)
         for layer in layers:
-            layer.add(factors, [next(waiting) for _ in range(layer.parameters)])
+            layer.add(scale, [next(waiting) for _ in range(layer.parameters)])
 
-    def _probe(self, answer: Tensor) -> tuple[int, int]:
+    def _probe(self, answer: Array) -> tuple[int, int]:
         """Numbers held for each window: gradients that are made, and what passes through the layers."""
-        self._explicit.backward(torch.zeros_like(answer))
+        self._explicit.backward(np.zeros_like(answer))
         layers = self._explicit.units(None)
-        held = sum(part.numel() for layer in layers if isinstance(layer, Held) for part in layer.parts)
+        held = sum(part.size for layer in layers if isinstance(layer, Held) for part in layer.parts)
         return held, self._explicit.kept()
 
 

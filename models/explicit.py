@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, fx, nn
+import numpy as np
+from torch import fx, nn
 from torch.nn import functional
 
 from fedsite.models import gru
 from fedsite.models.steps_plain import (
+    Array,
     MaxPool,
     MeanOverTime,
     PadFront,
@@ -29,6 +31,7 @@ from fedsite.models.steps_plain import (
     Stretch,
     Tanh,
     Transpose,
+    Unsqueeze,
 )  # fmt: skip
 from fedsite.models.steps_recurrent import Recurrent
 from fedsite.models.steps_trained import Convolution, Dense, Normalised, Sizes, Trained, trained_names
@@ -63,16 +66,16 @@ class Explicit:
         places = [order.index(layer) for step in self._owners for layer in step.layers if trained_names(layer)]
         self._sorted = sorted(range(len(places)), key=places.__getitem__)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Array) -> Array:
         """The model's answer; what the way back needs is held until the next pass."""
         values = [x]
         for one in self._placed:
             values.append(one.step.forward(*(values[number] for number in one.given)))
         return values[-1]
 
-    def backward(self, gradient: Tensor) -> None:
+    def backward(self, gradient: Array) -> None:
         """The way back from the loss's gradient of the answer."""
-        waiting: dict[int, Tensor] = {len(self._placed): gradient}
+        waiting: dict[int, Array] = {len(self._placed): gradient}
         for at in range(len(self._placed), 0, -1):
             found = waiting.pop(at, None)
             if found is None or not self._trained[at]:
@@ -86,7 +89,7 @@ class Explicit:
     def kept(self) -> int:
         """Numbers that the steps hold for the way back of the last pass."""
         return sum(
-            value.numel() for one in self._placed for value in vars(one.step).values() if isinstance(value, Tensor)
+            value.size for one in self._placed for value in vars(one.step).values() if isinstance(value, np.ndarray)
         )
 
     def units(self, sizes: Sizes) -> list[UnitGradients]:
@@ -145,8 +148,10 @@ def _step(node: fx.Node, module: nn.Module) -> Step | None:
     arguments = node.args[1:]
     options: Mapping[str, Any] = node.kwargs
     if node.op == "call_method":
-        if node.target in ("flatten", "unflatten", "unsqueeze") and arguments and arguments[0] == 1 and not options:
-            return Reshape(str(node.target), *arguments)
+        if not options and arguments == (1,) and node.target in ("flatten", "unsqueeze"):
+            return Reshape(-1) if node.target == "flatten" else Unsqueeze()
+        if node.target == "unflatten" and not options and arguments[0] == 1:
+            return Reshape(*cast(tuple[int, ...], arguments[1]))
         if node.target == "transpose" and not options:
             return Transpose(*cast(tuple[int, int], arguments))
         return None

@@ -6,15 +6,17 @@ A loss that is not one of ours is differentiated by autograd.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from fedsite.models import losses
 from fedsite.models.losses import Loss
+from fedsite.models.steps_plain import Array
 
-Gradient = Callable[[Tensor, Tensor], Tensor]
+Gradient = Callable[[Array, NDArray[Any]], Array]
 
 
 def gradient(criterion: Loss) -> Gradient:
@@ -25,27 +27,33 @@ def gradient(criterion: Loss) -> Gradient:
     return _GRADIENTS.get(criterion) or _by_autograd(criterion)
 
 
-def _squares(prediction: Tensor, target: Tensor) -> Tensor:
-    difference = prediction - target.view_as(prediction)
-    return difference.mul_(2.0 / (difference.numel() // max(len(difference), 1)))
+def _squares(prediction: Array, target: NDArray[Any]) -> Array:
+    difference: Array = prediction - target.reshape(prediction.shape)
+    difference *= 2.0 / max(prediction[:1].size, 1)
+    return difference
 
 
-def _classes(prediction: Tensor, target: Tensor) -> Tensor:
-    found = torch.softmax(prediction, 1)
-    found.numpy()[np.arange(len(target)), target.numpy()] -= 1.0
+def _classes(prediction: Array, target: NDArray[Any]) -> Array:
+    found: Array = np.exp(prediction - prediction.max(1, keepdims=True))
+    found /= found.sum(1, keepdims=True)
+    found[np.arange(len(target)), target] -= 1.0
     return found
 
 
-def _events(prediction: Tensor, target: Tensor) -> Tensor:
-    found = torch.sigmoid(prediction) - target.view_as(prediction)
-    return found.div_(found.numel() // max(len(found), 1))
+def _events(prediction: Array, target: NDArray[Any]) -> Array:
+    found: Array = 1.0 / (1.0 + np.exp(-prediction))
+    found -= target.reshape(prediction.shape)
+    found /= max(prediction[:1].size, 1)
+    return found
 
 
 def _by_autograd(criterion: Loss) -> Gradient:
-    def found(prediction: Tensor, target: Tensor) -> Tensor:
-        with torch.enable_grad():
-            free = prediction.detach().requires_grad_()
-            return torch.autograd.grad(criterion(free, target).sum(), free)[0]
+    def found(prediction: Array, target: NDArray[Any]) -> Array:
+        wanted = torch.from_numpy(target)
+        free = torch.from_numpy(prediction).requires_grad_()
+        each = criterion(free, wanted.double() if wanted.is_floating_point() else wanted)
+        answer: Array = torch.autograd.grad(each.sum(), free)[0].numpy()
+        return answer
 
     return found
 

@@ -1,28 +1,31 @@
 """Steps of a model that have no parameters, each with its gradient written out: activations, pooling, moving of data.
 
 A step keeps what its way back needs until the next pass. `backward` gives the gradient with respect to what came in.
-Formulas are torch's own kernels, so that infinities and NaN go where autograd would carry them.
+Arrays are NumPy's, whose small operations start several times sooner than torch's; torch's kernels are called where
+NumPy has none. Infinities and NaN go where autograd would carry them.
 """
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.nn import functional
 
+Array = NDArray[np.float64]
 _aten = torch.ops.aten
 
 
 class Step(Protocol):
     """One step of a forward pass and of its way back."""
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """The step's answer."""
         ...
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """The loss's gradient with respect to each of what was given, from that of the answer."""
         ...
 
@@ -30,11 +33,11 @@ class Step(Protocol):
 class Same:
     """What comes in goes out: an identity, or a sum of what came in."""
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """Their sum."""
         return given[0] if len(given) == 1 else given[0] + given[1]
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """The same for each."""
         return gradient
 
@@ -42,14 +45,14 @@ class Same:
 class Tanh:
     """Hyperbolic tangent."""
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """tanh(x)."""
-        self._y = torch.tanh(given[0])
+        self._y: Array = np.tanh(given[0])
         return self._y
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """gradient·(1 - y²)."""
-        found: Tensor = _aten.tanh_backward.default(gradient, self._y)
+        found: Array = gradient * (1.0 - self._y * self._y)
         return found
 
 
@@ -59,32 +62,36 @@ class Rectifier:
     def __init__(self, slope: float) -> None:
         self._slope = slope
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """x where above 0, slope·x elsewhere."""
-        self._x = given[0]
-        return functional.leaky_relu(given[0], self._slope) if self._slope else torch.relu(given[0])
+        self._x = torch.from_numpy(given[0])
+        answer = functional.leaky_relu(self._x, self._slope) if self._slope else torch.relu(self._x)
+        found: Array = answer.numpy()
+        return found
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """The gradient where x is above 0, slope times it elsewhere."""
-        found: Tensor
+        back = torch.from_numpy(gradient)
         if self._slope:
-            found = _aten.leaky_relu_backward.default(gradient, self._x, self._slope, False)
+            answer = _aten.leaky_relu_backward.default(back, self._x, self._slope, False)
         else:
-            found = _aten.threshold_backward.default(gradient, self._x, 0)
+            answer = _aten.threshold_backward.default(back, self._x, 0)
+        found: Array = answer.numpy()
         return found
 
 
 class MeanOverTime:
     """[windows, channel, time] to its mean [windows, channel, 1]."""
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """The mean."""
         self._shape = given[0].shape
-        return given[0].mean(-1, keepdim=True)
+        found: Array = given[0].mean(-1, keepdims=True)
+        return found
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """An equal share for each time."""
-        return (gradient / self._shape[-1]).expand(self._shape)
+        return np.broadcast_to(gradient / self._shape[-1], self._shape)
 
 
 class MaxPool:
@@ -93,18 +100,19 @@ class MaxPool:
     def __init__(self, size: int) -> None:
         self._size = [size, size]
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """[windows, channel, row, column] to its maxima; rows and columns that do not fill a square are left out."""
-        self._x = given[0]
-        found, self._where = functional.max_pool2d(given[0], self._size, return_indices=True)
+        self._x = torch.from_numpy(given[0])
+        answer, self._where = functional.max_pool2d(self._x, self._size, return_indices=True)
+        found: Array = answer.numpy()
         return found
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """All of it to the largest."""
         size = self._size
-        found: Tensor = _aten.max_pool2d_with_indices_backward.default(
-            gradient, self._x, size, size, [0, 0], [1, 1], False, self._where
-        )
+        found: Array = _aten.max_pool2d_with_indices_backward.default(
+            torch.from_numpy(gradient), self._x, size, size, [0, 0], [1, 1], False, self._where
+        ).numpy()
         return found
 
 
@@ -114,32 +122,46 @@ class Stretch:
     def __init__(self, length: int) -> None:
         self._length = length
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """[windows, channel, time] to [windows, channel, length]."""
         self._shape = list(given[0].shape)
-        return functional.interpolate(given[0], size=self._length, mode="nearest")
+        found: Array = functional.interpolate(torch.from_numpy(given[0]), size=self._length, mode="nearest").numpy()
+        return found
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """Summed over the copies."""
-        found: Tensor = _aten.upsample_nearest1d_backward.default(gradient, [self._length], self._shape)
+        found: Array = _aten.upsample_nearest1d_backward.default(
+            torch.from_numpy(gradient), [self._length], self._shape
+        ).numpy()
         return found
 
 
 class Reshape:
-    """flatten, unflatten, unsqueeze: the same numbers in the same order."""
+    """flatten, unflatten, unsqueeze of the axis after the windows: the same numbers in the same order."""
 
-    def __init__(self, method: str, *arguments: Any) -> None:
-        self._method, self._arguments = method, arguments
+    def __init__(self, *shape: int) -> None:
+        self._new = shape
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """In the new shape."""
         self._shape = given[0].shape
-        found: Tensor = getattr(given[0], self._method)(*self._arguments)
-        return found
+        return given[0].reshape(len(given[0]), *self._new)
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """In the old shape."""
         return gradient.reshape(self._shape)
+
+
+class Unsqueeze:
+    """A new axis of length one after the windows."""
+
+    def forward(self, *given: Array) -> Array:
+        """[windows, ...] to [windows, 1, ...]."""
+        return given[0][:, None]
+
+    def backward(self, gradient: Array) -> Array:
+        """Without it."""
+        return gradient[:, 0]
 
 
 class Transpose:
@@ -148,13 +170,13 @@ class Transpose:
     def __init__(self, first: int, second: int) -> None:
         self._axes = first, second
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """With the axes exchanged."""
-        return given[0].transpose(*self._axes)
+        return given[0].swapaxes(*self._axes)
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """And back."""
-        return gradient.transpose(*self._axes)
+        return gradient.swapaxes(*self._axes)
 
 
 class Select:
@@ -163,14 +185,15 @@ class Select:
     def __init__(self, index: Any) -> None:
         self._index = index
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """The part."""
         self._shape = given[0].shape
-        return given[0][self._index]
+        found: Array = given[0][self._index]
+        return found
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """Zeros everywhere else."""
-        found = gradient.new_zeros(self._shape)
+        found = np.zeros(self._shape)
         found[self._index] = gradient
         return found
 
@@ -181,10 +204,13 @@ class PadFront:
     def __init__(self, zeros: int) -> None:
         self._zeros = zeros
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Array) -> Array:
         """[..., time] to [..., zeros + time]."""
-        return functional.pad(given[0], (self._zeros, 0))
+        *before, time = given[0].shape
+        found = np.zeros((*before, self._zeros + time))
+        found[..., self._zeros :] = given[0]
+        return found
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, gradient: Array) -> Array:
         """Without them."""
         return gradient[..., self._zeros :]

@@ -21,7 +21,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+Array = NDArray[np.float64]
 
 
 class UnitGradients(Protocol):
@@ -32,11 +33,11 @@ class UnitGradients(Protocol):
         """How many of the layer's parameters are trained."""
         ...
 
-    def squares(self) -> NDArray[np.float64]:
+    def squares(self) -> Array:
         """Squared L2 norm over the layer's parameters [units]."""
         ...
 
-    def add(self, scale: Tensor, totals: Sequence[Tensor]) -> None:
+    def add(self, scale: Array, totals: Sequence[Array]) -> None:
         """Add Σ scale·gradient over units to the totals, one a parameter in the model's order. scale: [units]."""
         ...
 
@@ -46,15 +47,15 @@ class Outer:
     """One position a unit: gradients B ⊗ A, never made."""
 
     wanted: tuple[str, ...]
-    inputs_ni: Tensor
-    gradients_no: Tensor
+    inputs_ni: Array
+    gradients_no: Array
 
     @property
     def parameters(self) -> int:
         """How many of the layer's parameters are trained."""
         return len(self.wanted)
 
-    def squares(self) -> NDArray[np.float64]:
+    def squares(self) -> Array:
         """Squared L2 norm over the layer's parameters [units]."""
         of_bias = _squares(self.gradients_no)
         if "weight" not in self.wanted:
@@ -62,13 +63,13 @@ class Outer:
         of_input = _squares(self.inputs_ni)
         return of_bias * (of_input + 1.0 if "bias" in self.wanted else of_input)
 
-    def add(self, scale: Tensor, totals: Sequence[Tensor]) -> None:
+    def add(self, scale: Array, totals: Sequence[Array]) -> None:
         """Add Σ scale·gradient over units to the totals, one a parameter in the model's order."""
         for name, total in zip(self.wanted, totals, strict=True):
             if name == "weight":
-                total.addmm_((self.gradients_no * scale[:, None]).T, self.inputs_ni)
+                total += (self.gradients_no * scale[:, None]).T @ self.inputs_ni
             else:
-                total.addmv_(self.gradients_no.T, scale)
+                total += scale @ self.gradients_no
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,31 +79,31 @@ class Held:
     A convolution's weight is [units, O, K, C]: its channels come last, and first among the model's parameters.
     """
 
-    parts: list[Tensor]
+    parts: list[Array]
 
     @property
     def parameters(self) -> int:
         """How many of the layer's parameters are trained."""
         return len(self.parts)
 
-    def squares(self) -> NDArray[np.float64]:
+    def squares(self) -> Array:
         """Squared L2 norm over the layer's parameters [units]."""
-        first, *more = (_squares(part.flatten(1)) for part in self.parts)
+        first, *more = (_squares(part.reshape(len(part), -1)) for part in self.parts)
         for squares in more:
             first += squares
         return first
 
-    def add(self, scale: Tensor, totals: Sequence[Tensor]) -> None:
+    def add(self, scale: Array, totals: Sequence[Array]) -> None:
         """Add Σ scale·gradient over units to the totals, one a parameter in the model's order."""
         for part, total in zip(self.parts, totals, strict=True):
-            found = scale @ part.flatten(1)
-            if part.dim() == 4:
-                found = found.view(part.shape[1:]).transpose(1, 2)
-            total.add_(found.reshape(total.shape))
+            found = scale @ part.reshape(len(part), -1)
+            if part.ndim == 4:
+                found = found.reshape(part.shape[1:]).swapaxes(1, 2)
+            total += found.reshape(total.shape)
 
 
 def products(
-    wanted: tuple[str, ...], a_nli: Tensor, b_nlo: Tensor, sizes: Sequence[int] | None, *, places: int = 1
+    wanted: tuple[str, ...], a_nli: Array, b_nlo: Array, sizes: Sequence[int] | None, *, places: int = 1
 ) -> Held:
     """Gradients of weight and bias, summed over each unit's positions.
 
@@ -119,24 +120,31 @@ def products(
             parts.append(per_unit(b_nlo.sum(1), sizes))
             continue
         if sizes is None:
-            found = torch.bmm(b_nlo.transpose(1, 2), a_nli)
+            # torch's batched product: NumPy's multiplies one window after the other.
+            found = torch.bmm(torch.from_numpy(b_nlo).transpose(1, 2), torch.from_numpy(a_nli)).numpy()
         else:
-            found = a_nli.new_empty((len(sizes), b_nlo.shape[2], a_nli.shape[2]))
-            for own_b, own_a, unit in zip(b_nlo.split(list(sizes)), a_nli.split(list(sizes)), found, strict=True):
-                torch.mm(own_b.reshape(-1, own_b.shape[2]).T, own_a.reshape(-1, own_a.shape[2]), out=unit)
-        parts.append(found.flatten(1) if places == 1 else found.unflatten(2, (places, -1)))
+            found = np.empty((len(sizes), b_nlo.shape[2], a_nli.shape[2]))
+            end = 0
+            for unit, size in enumerate(sizes):
+                own_b, own_a = (both[end : end + size].reshape(-1, both.shape[2]) for both in (b_nlo, a_nli))
+                np.matmul(own_b.T, own_a, out=found[unit])
+                end += size
+        parts.append(
+            found.reshape(len(found), found.shape[1], places, -1) if places > 1 else found.reshape(len(found), -1)
+        )
     return Held(parts=parts)
 
 
-def per_unit(windows_nc: Tensor, sizes: Sequence[int] | None) -> Tensor:
+def per_unit(windows_nc: Array, sizes: Sequence[int] | None) -> Array:
     """Rows of windows [N, C] summed over each unit, [units, C]."""
     if sizes is None:
         return windows_nc
-    return torch.stack([own.sum(0) for own in windows_nc.split(list(sizes))])
+    starts = np.cumsum([0, *sizes[:-1]])
+    found: Array = np.add.reduceat(windows_nc, starts, axis=0)
+    return found
 
 
-def _squares(rows_nc: Tensor) -> NDArray[np.float64]:
-    """Squared L2 norm of each row; NumPy's, which starts sooner."""
-    rows = rows_nc.numpy()
-    found: NDArray[np.float64] = np.einsum("nc,nc->n", rows, rows)
+def _squares(rows_nc: Array) -> Array:
+    """Squared L2 norm of each row."""
+    found: Array = np.einsum("nc,nc->n", rows_nc, rows_nc)
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from opacus import GradSampleModule
 from torch import nn
@@ -111,7 +111,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @given(made=cases(), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, phases=[p for p in Phase if p is not Phase.shrink])
 def test_units_are_clipped_and_summed_as_if_each_were_alone(made, data):
     windows = len(made.x)
     rows = np.array(data.draw(st.lists(st.integers(0, windows - 1), min_size=1, max_size=windows)))
@@ -230,6 +230,7 @@ def test_gradients_of_losses_are_autograd_s(name):
     answer = made.module(made.x).detach().double().requires_grad_()
     y = made.y.double() if made.y.is_floating_point() else made.y
     (expected,) = torch.autograd.grad(losses.loss_function(name)(answer, y).sum(), answer)
-    assert torch.allclose(gradient(losses.loss_function(name))(answer.detach(), made.y), expected, rtol=1e-12, atol=0)
+    found = gradient(losses.loss_function(name))(answer.detach().numpy(), made.y.numpy())
+    assert np.allclose(found, expected.numpy(), rtol=1e-12, atol=1e-17)
     unknown = gradient(lambda prediction, target: losses.loss_function(name)(prediction, target))
-    assert torch.equal(unknown(answer.detach(), y), expected)
+    assert np.array_equal(unknown(answer.detach().numpy(), made.y.numpy()), expected.numpy())
