@@ -105,16 +105,27 @@ def _floats(target: np.ndarray) -> np.ndarray:
     return np.asarray(target.reshape(len(target), -1), np.float32)
 
 
+def cached() -> bool:
+    """Whether kernels have been compiled here before; if not, the first round takes some seconds longer."""
+    return any(_folder().rglob("kernels.train_chunk*.nbc"))
+
+
+def _folder() -> Path:
+    """Where compiled kernels of these sources are kept."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "fedsite" / f"kernels-{digest}"
+
+
 @cache
 def _kernels() -> Any:
     """The kernels' module; compiles nothing yet."""
     import numba
 
-    here = Path(__file__).parent
-    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    if not os.environ.get("NUMBA_CACHE_DIR"):
-        numba.config.CACHE_DIR = str(Path(root) / "fedsite" / f"kernels-{digest}")
+    if not cached():
+        logger.info("compiling kernels for this processor; they are kept in %s", _folder())
+    numba.config.CACHE_DIR = str(_folder())
     from fedsite.simulations.vectorised import kernels
 
     return kernels

@@ -76,6 +76,7 @@ class Lockstep:
         self._gradients = gradients
         self._device = device
         self._layout = Layout.of(job.module())
+        self._slices = self._layout.slices
         self._x = torch.from_numpy(population.x)
         self._y = torch.from_numpy(population.targets(job.loss))
 
@@ -185,5 +186,5 @@ class Lockstep:
         self._gradients.push(params, batch, into, beta, alpha)
         keys = randomness.key(self._job.seed, Purpose.NOISE, chunk.round, chunk.sites[: len(params[0])], step)
         noise = torch.from_numpy(randomness.normal(keys, self._layout.size)).to(self._device)
-        for target, part in zip(into, self._layout.slices, strict=True):
+        for target, part in zip(into, self._slices, strict=True):
             target.add_(noise[:, part].view_as(target), alpha=alpha * self._job.deviation(self._layout.size))

@@ -26,6 +26,7 @@ class Population:
     y: NDArray[np.generic]
     offsets: NDArray[np.int64]
     entity: NDArray[np.int64]
+    folder: Path | None = None  # where the arrays are mapped from
 
     def __post_init__(self) -> None:
         ends = len(self.offsets) > 0 and self.offsets[0] == 0 and self.offsets[-1] == len(self.x)
@@ -76,4 +77,4 @@ class Population:
             np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
             for name in ("x", "y", "offsets", "entity")
         )
-        return cls(x=x, y=y, offsets=np.array(offsets), entity=entity)
+        return cls(x=x, y=y, offsets=np.array(offsets), entity=entity, folder=folder)

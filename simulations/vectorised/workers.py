@@ -57,8 +57,7 @@ def started(job: Job, population: Population, count: int, wanted: str, device: s
         with _single_thread():
             yield _Here(job, chosen)
         return
-    with tempfile.TemporaryDirectory(prefix="fedsite-population-") as folder, _environment(_ONE_THREAD):
-        population.save(Path(folder))
+    with _mapped(population) as folder, _environment(_ONE_THREAD):
         # The parent's choice by name: a worker that could not follow it would otherwise compute something else.
         arguments = (job, folder, chosen.executor.name, device)
         with ProcessPoolExecutor(count, get_context("spawn"), _begin, arguments) as pool:
@@ -93,13 +92,24 @@ class _Others:
         return found[0]
 
 
-def _begin(job: Job, folder: str, wanted: str, device: str) -> None:
+@contextmanager
+def _mapped(population: Population) -> Iterator[Path]:
+    """A folder that other processes can map the population from."""
+    if population.folder:
+        yield population.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fedsite-population-") as folder:
+        population.save(Path(folder))
+        yield Path(folder)
+
+
+def _begin(job: Job, folder: Path, wanted: str, device: str) -> None:
     """In a new worker process: map the data, make the executor."""
     global _executor, _size
     import torch
 
     torch.set_num_threads(1)
-    _executor = choice.choose(job, Population.open(Path(folder)), wanted, device)
+    _executor = choice.choose(job, Population.open(folder), wanted, device)
     _size = Layout.of(job.module()).size
 
 

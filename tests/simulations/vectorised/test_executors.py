@@ -28,6 +28,8 @@ CODE = {"hidden": [5], "code": 3}
 JOBS: dict[str, tuple[Job, str, str]] = {
     "plain": (job(), "value", "compiled batched vmap"),
     "epochs": (job(epochs=Epochs(batch=4, count=2)), "value", "compiled batched vmap"),
+    # Wider than two vectors, and than the tallest tile of the kernels.
+    "wide": (job(options={"hidden": [70, 33]}, epochs=Epochs(batch=13)), "value", "compiled batched"),
     "momentum, FedProx, decay": (job("cross_entropy", options=RELU, local=PULLED), "class", "compiled batched vmap"),
     "events": (job("binary_cross_entropy", options=LEAKY, local=PULLED), "event", "compiled batched vmap"),
     "autoencoder": (job("reconstruction", "autoencoder", CODE), "class", "compiled batched vmap"),
