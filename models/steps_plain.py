@@ -91,7 +91,7 @@ class MeanOverTime:
 
     def backward(self, gradient: Array) -> Array:
         """An equal share for each time."""
-        return np.broadcast_to(gradient / self._shape[-1], self._shape)
+        return np.repeat(gradient / self._shape[-1], self._shape[-1], axis=-1)
 
 
 class MaxPool:

@@ -117,7 +117,7 @@ def products(
     parts = []
     for name in wanted:
         if name == "bias":
-            parts.append(per_unit(b_nlo.sum(1), sizes))
+            parts.append(per_unit(torch.from_numpy(b_nlo).sum(1).numpy(), sizes))
             continue
         if sizes is None:
             # torch's batched product: NumPy's multiplies one window after the other.
