@@ -60,7 +60,7 @@ class DenseGradients:
             if layer:
                 a = activated(self._stack.activation, a)
             inputs.append(a)
-            a = torch.baddbmm(params[2 * layer + 1][:, None], a, params[2 * layer].transpose(1, 2))
+            a = torch.bmm(a, params[2 * layer].transpose(1, 2)).add_(params[2 * layer + 1][:, None])
         return inputs, a
 
     def _backward(self, params: list[Tensor], inputs: list[Tensor], last: Tensor) -> list[Tensor]:
