@@ -1,4 +1,4 @@
-"""DP-SGD against hand-made gradients, and an audit that must pass as built and fail for each way of breaking it."""
+"""DP-SGD against hand-made gradients, and formulas against autograd through whole steps."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ import torch
 from torch import nn
 
 from fedsite.client.work import train_private
-from fedsite.client.work.train import tensors, train
+from fedsite.client.work.train import train
 from fedsite.models import catalog, clipped_sums, vector
-from fedsite.models.losses import loss_function
-from fedsite.privacy import accounting, audit, clipping, sampling
-from fedsite.privacy.errors import PrivacyError
+from fedsite.privacy import clipping, sampling
 from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan
 from fedsite.telemetry.dataset import Windows
-
-RUNS = 80  # steps of an audit
-FEATURES = 60  # independent trials in each of them
 
 
 class Mean(nn.Module):
@@ -220,80 +215,3 @@ def test_torch_s_own_random_state_is_neither_used_nor_moved():
     second = step(data, SystemRandom(), q=0.5, features=8)
     assert not np.array_equal(first, second)
     assert torch.equal(state, torch.random.get_rng_state())
-
-
-class Reused:
-    """A source that starts from the same seed again for every draw of noise."""
-
-    seeded = True
-
-    def bits(self, n: int) -> np.ndarray:
-        return SeededSource(11).bits(n)
-
-    def uniform(self, n: int) -> np.ndarray:
-        return SeededSource(11).uniform(n)
-
-    def normal(self, n: int) -> np.ndarray:
-        return SeededSource(11).normal(n)
-
-
-def releases(records: int, source: sampling.Source, q: float, sigma: float) -> np.ndarray:
-    """Noised gradients [RUNS * FEATURES] of single steps from the same weights.
-
-    Each record pulls along a coordinate of its own, so that every coordinate of every step is one independent trial of
-    "is its canary there": with records = FEATURES all are, with 1 none (that one pulls nowhere).
-    """
-    x = 30.0 * np.eye(FEATURES)[:records] if records > 1 else np.zeros((1, FEATURES))
-    data = windows(x.tolist(), [30.0] * records)
-    inputs, targets = tensors(data, "mse")
-    local = LocalPlan(steps=1, sampling_rate=q)
-    privacy = PrivacyPlan(mode="sample", noise_multiplier=sigma, batch=1.0)
-    module, criterion = Mean(FEATURES), loss_function("mse")
-    with train_private.gradients(module, inputs, targets, data.entity, criterion, local, privacy, source) as step:
-        return np.concatenate([step()[0][0].numpy()[0] for _ in range(RUNS)])
-
-
-def lower_bound(make_source, q: float, sigma: float, delta: float = 0.01) -> tuple[float, float]:
-    """Claimed ε, and what an attacker can prove."""
-    without, with_canary = releases(1, make_source(0), q, sigma), releases(FEATURES, make_source(1), q, sigma)
-    claim = accounting.epsilon([accounting.Spend(noise_multiplier=sigma, sampling_rate=q)], delta)
-    return claim, audit.epsilon_lower_bound(without, with_canary, delta)
-
-
-@pytest.mark.parametrize(("q", "sigma"), [(1.0, 2.0), (0.1, 0.8)])
-def test_the_audit_finds_nothing_wrong_as_built(q, sigma):
-    claim, shown = lower_bound(SeededSource, q, sigma)
-    assert shown <= claim
-
-
-def test_the_audit_catches_half_the_noise():
-    claim, shown = lower_bound(lambda seed: Scaled(0.5, SeededSource(seed)), 1.0, 2.0)
-    assert shown > claim
-
-
-def test_the_audit_catches_missing_clipping(monkeypatch):
-    monkeypatch.setattr(clipping, "factors", lambda norms, bound: np.ones_like(norms))
-    claim, shown = lower_bound(SeededSource, 1.0, 2.0)
-    assert shown > claim
-
-
-def test_the_audit_catches_fixed_batches(monkeypatch):
-    monkeypatch.setattr(train_private.sampling, "poisson", lambda n, q, source: np.arange(n, dtype=np.int64))
-    claim, shown = lower_bound(SeededSource, 0.1, 0.8)
-    assert shown > claim
-
-
-def test_the_audit_catches_a_reused_seed():
-    """The attacker subtracts an earlier answer on data without the canary: only reused noise cancels."""
-    found = {}
-    for name, make_source in (("fresh", SeededSource), ("reused", lambda _: Reused())):
-        earlier, without = (releases(1, make_source(number), 1.0, 2.0) for number in (2, 3))
-        with_canary = releases(FEATURES, make_source(4), 1.0, 2.0)
-        found[name] = audit.epsilon_lower_bound(without - earlier, with_canary - earlier, 0.01)
-    claim = accounting.epsilon([accounting.Spend(noise_multiplier=2.0)], 0.01)
-    assert found["fresh"] <= claim < found["reused"]
-
-
-def test_the_audit_needs_enough_runs():
-    with pytest.raises(PrivacyError, match="runs"):
-        audit.epsilon_lower_bound(np.zeros(10), np.ones(100), 0.01)
