@@ -12,6 +12,7 @@ from fedsite.server.runs.journal import Reader
 from tests.e2e import leftovers
 from tests.e2e.federation import command, end
 from tests.e2e.toy_federation import LONGEST_S
+from tests.lifeline import lifeline
 
 INTERRUPTED = 130
 
@@ -34,6 +35,7 @@ def test_ctrl_c_in_the_middle_of_the_demo(tmp_path: Path) -> None:
             stderr=log,
             text=True,
             start_new_session=True,
+            preexec_fn=lifeline(),
         )
     try:
         _until_round(out, demo)

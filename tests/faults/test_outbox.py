@@ -23,6 +23,7 @@ from tests.e2e import leftovers
 from tests.e2e.federation import end, free_port
 from tests.e2e.toy_federation import LONGEST_S, Toys, Watch
 from tests.faults.relay import Relay
+from tests.lifeline import lifeline
 
 STEPS = "local.steps=1500"  # long enough for something to fail in the middle
 LIMITED = str(Path(__file__).with_name("limited.py"))
@@ -97,7 +98,7 @@ def limited(toys: Toys, *limit: str) -> Iterator[tuple[subprocess.Popen[bytes], 
         assert copy.stdin is not None
         agent = subprocess.Popen(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=copy.stdin, stderr=copy.stdin,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=lifeline(),
         )  # fmt: skip
         try:
             yield agent, log
