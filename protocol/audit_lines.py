@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,26 @@ def lines(paths: Sequence[Path]) -> Iterator[Line]:
                 yield Line(data[:-1] if whole else data, f"{path}:{number}", whole)
 
 
+def backwards(paths: Sequence[Path]) -> Iterator[bytes]:
+    """The whole lines of files, the newest first, without their ends; what stands after the last is left out.
+
+    Raises:
+        StorageError: one cannot be read.
+    """
+    for path in reversed(paths):
+        with storage.storage_errors(path), path.open("rb") as file:
+            at, rest, ended = file.seek(0, os.SEEK_END), b"", False
+            while at > 0:
+                step = min(_TAIL, at)
+                at -= step
+                file.seek(at)
+                first, *whole = (file.read(step) + rest).split(b"\n")
+                yield from reversed(whole if ended else whole[:-1])
+                rest, ended = (first, True) if whole else (first, ended)
+            if ended:
+                yield rest
+
+
 def last_line(path: Path, size: int) -> tuple[bytes | None, bytes]:
     """The last whole line of a file of `size` bytes, without its end, and what stands after it.
 
@@ -78,7 +99,7 @@ def logs(paths: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in paths:
         if not path.exists():
-            raise ConfigError(f"{path} is not there", allowed="a file or folder of a log")
+            raise ConfigError(f"{path} is not there", allowed="a file or folder of a log", next_step="check the path")
         below = sorted(file for file in path.rglob(f"*{SUFFIX}") if file.stem.isdigit()) if path.is_dir() else [path]
         for file in below:
             known = found.setdefault(_named(file.absolute().parent.name) or _signer(file) or str(file), [])

@@ -86,8 +86,8 @@ def _collect(held: Held, one: Checked) -> None:
 
 
 def _heads_in(path: Path) -> Held | None:
-    """The heads of a file that `fedsite audit head --json` wrote; None for what is something else."""
-    if path.is_dir():
+    """The heads of a file that `fedsite audit head --json` wrote; None for what is something else, or not there."""
+    if path.is_dir() or not path.exists():
         return None
     try:
         value = documents.parse(storage.read(path, limit=_MAX_HEADS))

@@ -143,7 +143,10 @@ def test_a_host_without_a_log(tmp_path: Path, command: str) -> None:
     assert fedsite(tmp_path, "audit", command, str(tmp_path / "not-there")).returncode == 2
 
 
-def test_against_something_else(sides: Sides, tmp_path: Path) -> None:
+def test_against_something_else_or_nothing(sides: Sides, tmp_path: Path) -> None:
+    gone = fedsite(sides.home, "audit", "verify", str(sides.file("site")), "--against", str(tmp_path / "gone.json"))
+    assert (gone.returncode, gone.stdout) == (2, "")
+    assert "gone.json is not there" in gone.stderr
     nonsense = tmp_path / "heads.json"
     nonsense.write_text('{"schema":"fedsite.audit-heads/1","heads":[{"signer":"x"}]}')
     done = fedsite(sides.home, "audit", "verify", str(sides.file("site")), "--against", str(nonsense))

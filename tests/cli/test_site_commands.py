@@ -268,12 +268,38 @@ def test_leave_deletes_keys_and_keeps_the_budget(tmp_path: Path) -> None:
     assert unasked.returncode == 2
     assert "fedsite leave --yes" in unasked.stderr
     assert (directory / "identity.key").exists()
+    (directory / "exchange").mkdir()
+    (directory / "exchange" / "x.answer").write_bytes(b"")
+    (directory / "joining.json").write_bytes(b"{}")
     done = fedsite(tmp_path, "leave", "--yes", "--json")
     assert json.loads(done.stdout) == {"schema": "fedsite.left/1", "left": True, "revoked": False}
-    assert not (directory / "identity.key").exists()
-    assert (directory / "budget.db").exists()
+    assert {path.name for path in directory.iterdir()} == {"budget.db", "audit", "agent.lock"}
+    assert "revoke this site: fedsite sites revoke alpha" in done.stderr
+    again = fedsite(tmp_path, "leave", "--yes", "--json")
+    assert (again.returncode, json.loads(again.stdout)["left"]) == (0, False)
+
+
+@pytest.mark.parametrize("at", ["site.json", "outbox", "node.key", "identity.key"])
+def test_a_leave_that_was_interrupted_is_repeated(tmp_path: Path, monkeypatch: Any, at: str) -> None:
+    directory = join_on_disk(tmp_path)
+    site_id = json.loads((directory / "site.json").read_bytes())["site_id"]
+    (directory / "outbox").mkdir()
+    (directory / "node.key").write_bytes(b"")
+    unlink, rmdir = os.unlink, os.rmdir
+
+    def interrupted(path: Any, **more: Any) -> None:
+        if str(path).endswith(at):
+            raise KeyboardInterrupt
+        (rmdir if str(path).endswith("outbox") else unlink)(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", interrupted)
+        patch.setattr(os, "rmdir", interrupted)
+        assert fedsite(tmp_path, "leave", "--yes").returncode == 130
     again = fedsite(tmp_path, "leave", "--yes")
     assert again.returncode == 0
+    assert f"fedsite sites revoke {'alpha' if at == 'site.json' else site_id}" in again.stderr
+    assert {path.name for path in directory.iterdir()} <= {"audit", "agent.lock"}
 
 
 def test_a_home_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

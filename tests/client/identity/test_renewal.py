@@ -12,15 +12,25 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.identity import enrolment, introduction, pair
+from fedsite.client.audit import log as audit_log
+from fedsite.client.identity import enrolment, introduction, pair, site
 from fedsite.client.identity import renewal as renewing
-from fedsite.protocol import certificates, instants, storage
+from fedsite.protocol import audit_lines, certificates, instants, storage
+from fedsite.protocol.audit_file import AuditFile
 from fedsite.protocol.errors import ConfigError, StorageError, TrustError, UnreachableError
 from fedsite.protocol.keys import SigningKey, TlsKey
 from tests.centre import START
 from tests.site_place import Place, killed, place_at
 
 RENEWED_AT = START + timedelta(days=61)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def _log(directory: Path) -> AuditFile:
+    return audit_log.open_log(site.load(directory))
 
 
 def test_it_is_due_in_the_last_third_of_its_life(member: Place) -> None:
@@ -31,7 +41,7 @@ def test_it_is_due_in_the_last_third_of_its_life(member: Place) -> None:
 
 
 def test_a_renewal_changes_key_and_certificate_and_nothing_else(member: Place) -> None:
-    before = {path.name: path.read_bytes() for path in member.directory.iterdir()}
+    before = _files(member.directory)
     member.centre.now = RENEWED_AT
     used: list[str] = []
     renewal = member.renewal(lambda: used.append(pair.expires(member.directory)))
@@ -43,7 +53,7 @@ def test_a_renewal_changes_key_and_certificate_and_nothing_else(member: Place) -
     assert used == [end]
     assert not renewal.due(member.centre.now)
     assert member.in_force()
-    after = {path.name: path.read_bytes() for path in member.directory.iterdir()}
+    after = _files(member.directory)
     assert {name for name in after if before.get(name) != after[name]} == {"tls.pem", "site.signed.json", "site.json"}
     keys = [TlsKey.parse(files["tls.pem"].split(b"-----BEGIN CERT")[0], "pair") for files in (before, after)]
     assert keys[0].pem != keys[1].pem
@@ -72,6 +82,27 @@ def test_a_failure_leaves_the_old_pair_and_is_tried_again_ever_more_seldom(membe
     renewal.when_due()
     assert renewal.problem is None
     assert (member.directory / "tls.pem").read_bytes() != old
+
+
+def test_a_renewal_is_in_the_sites_log_before_it_holds(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    member.centre.now = RENEWED_AT
+    renewing.renew(member.directory, clock=member.clock)
+    last = audit_lines.head(audit_lines.files(_log(member.directory).folder))
+    assert last is not None
+    fingerprint = certificates.fingerprint(pair.certificate(member.directory))
+    ends = pair.expires(member.directory)
+    assert (last.kind, last.facts) == ("renewed", {"certificate": fingerprint, "certificate_expires": ends})
+
+    def full(self: AuditFile, kind: str, facts: Any, heads: Any = None) -> None:
+        raise StorageError("No space left on device")
+
+    member.centre.now += timedelta(days=61)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditFile, "append", full)
+        with pytest.raises(StorageError):
+            renewing.renew(member.directory, clock=member.clock)
+    assert pair.expires(member.directory) == ends
+    assert member.in_force()
 
 
 def test_a_full_disk_keeps_the_old_pair_which_still_counts(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:

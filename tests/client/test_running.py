@@ -1,0 +1,89 @@
+"""The agent's process renews its certificate between instructions, has it used, and says in its state file how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fedsite.client import assembly, running
+from fedsite.client.health import facts as health_facts
+from fedsite.client.identity import enrolment, pair
+from fedsite.client.identity import renewal as renewing
+from fedsite.client.link import flower_fleet
+from fedsite.client.local.activity import Board
+from fedsite.client.settings import SettingsFile
+from fedsite.protocol.errors import UnreachableError
+from tests.centre import START
+from tests.site_place import Place
+
+
+class Link:
+    """Connects at once and brings nothing; after two pulls the process is told to end."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.pulls = 0
+        self.state: dict[str, Any] = {}
+
+    def activate(self) -> None:
+        """Always."""
+
+    def pull(self) -> None:
+        self.pulls += 1
+        self.state = json.loads((self._place.directory / assembly.STATE).read_bytes())
+        if self.pulls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def link(member: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
+    made, handlers = Link(member), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(flower_fleet, "FleetLink", lambda connection: made)
+    monkeypatch.setattr(flower_fleet, "poll_delay", lambda **_: 0.0)
+    monkeypatch.setattr(enrolment, "open_connection", lambda directory: SimpleNamespace())
+    clocked = partial(renewing.CertificateRenewal, clock=member.clock, uniform=lambda: 0.5)
+    monkeypatch.setattr(renewing, "CertificateRenewal", clocked)
+    yield made
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _run(directory: Path) -> int:
+    return running._run(directory, SettingsFile(directory), Board(pid=os.getpid()), None)
+
+
+def test_a_certificate_in_the_last_third_of_its_life_is_renewed_and_used(
+    member: Place, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    monkeypatch.setattr(enrolment, "use_new_pair", lambda connection, directory: used.append(pair.expires(directory)))
+    before = pair.expires(member.directory)
+    assert _run(member.directory) == 0
+    assert (member.posts, used) == ([], [])
+    member.centre.now = START + timedelta(days=65)
+    link.pulls = 0
+    assert _run(member.directory) == 0
+    assert member.posts == ["/renew"]  # once, however often the agent has nothing to do
+    assert used == [pair.expires(member.directory)] != [before]
+    assert health_facts.RENEWAL not in link.state
+
+
+def test_a_renewal_that_failed_stands_in_the_state_file(member: Place, link: Link) -> None:
+    member.centre.now = START + timedelta(days=65)
+    member.failure = UnreachableError("no answer")
+    assert _run(member.directory) == 0
+    assert member.posts == ["/renew"]
+    assert link.state[health_facts.RENEWAL]["text"] == "no answer"
+    assert link.state["state"] == "idle"
