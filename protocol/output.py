@@ -56,6 +56,12 @@ def say(text: str) -> None:
         print(_printable(line), file=sys.stderr, flush=True)
 
 
+def progress(text: str) -> None:
+    """On a terminal, show on stderr what is under way, in the place of what was; empty: nothing any more."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{_printable(text)[: columns() - 1]}", end="", file=sys.stderr, flush=True)
+
+
 def columns() -> int:
     """Of the terminal."""
     return max(40, shutil.get_terminal_size((WIDTH, 24)).columns)
