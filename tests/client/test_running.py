@@ -1,4 +1,4 @@
-"""The agent's process renews its certificate between instructions, has it used, and says in its state file how it went."""
+"""The agent's process renews its certificate between instructions, and says in its state file where it could not."""
 
 from __future__ import annotations
 

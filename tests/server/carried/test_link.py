@@ -212,7 +212,10 @@ def test_who_is_not_carried_has_no_files(post: Post) -> None:
     states = {site.name: site_view(site, frozenset())["state"] for site in read_sites(post.home.database)}
     assert states == {"island": "carried", "north": "offline"}
     assert [site.name for site in post.link().sites()] == ["island"]
+    # Files are signed by the site's identity: that its TLS certificate has ended changes nothing.
     post.now = START + timedelta(days=4000)
+    assert [site.name for site in post.link().sites()] == ["island"]
+    post.centre.fleet.revoke(post.island.identity.public.id, instants.text(START))
     assert post.link().sites() == []
 
 
