@@ -51,6 +51,7 @@ class Decision:
     verdict: Literal["approved", "rejected"]
     by: str  # user of the operating system
     at: str  # RFC 3339, UTC
+    number: int = 0  # of the answers about this recipe, from 1: which is the newest, whatever the clock said
 
 
 class Approvals:
@@ -89,9 +90,10 @@ class Approvals:
         Raises:
             StorageError: it cannot be written.
         """
+        before = [one.number for one in self._readable() if one.recipe == plan.recipe]
         made = Decision(
             plan_hash=plan.hash, recipe=plan.recipe, run_id=plan.run_id, task=plan.task_name, verdict=verdict, by=by,
-            at=now,
+            at=now, number=max(before, default=0) + 1,
         )  # fmt: skip
         self._write(self._path(plan.hash, "decision"), made)
         return made
@@ -111,8 +113,8 @@ class Approvals:
             PolicyError: a decision is damaged: it may have been the one.
         """
         same = [one for one in self.decisions() if one.recipe == recipe]
-        # Of two in the same instant the no counts.
-        return max(same, key=lambda one: (one.at, one.verdict == "rejected"), default=None)
+        # Of two that were made at once the no counts.
+        return max(same, key=lambda one: (one.number, one.at, one.verdict == "rejected"), default=None)
 
     def decisions(self) -> list[Decision]:
         """Every answer.
@@ -121,6 +123,14 @@ class Approvals:
             PolicyError: one is damaged.
         """
         found = (self._read(path, Decision) for path in sorted(self.directory.glob("*.decision")))
+        return [one for one in found if one is not None]
+
+    def _readable(self) -> list[Decision]:
+        """The answers that can be read: a damaged one does not keep anybody from saying no."""
+        found = []
+        for path in self.directory.glob("*.decision"):
+            with contextlib.suppress(PolicyError):
+                found.append(self._read(path, Decision))
         return [one for one in found if one is not None]
 
     def known(self) -> list[Known]:

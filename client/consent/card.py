@@ -62,6 +62,7 @@ def make(
         "plan_hash": plan.hash,
         "recipe": plan.recipe,
         "task": plan.task_name,
+        "task_hash": plan.task_hash,
         "title": str(plan.task.get("title", "")),
         "new": changes(previous, plan),
         "data": {
@@ -127,7 +128,8 @@ def text(card: Mapping[str, Any]) -> list[str]:
     """The card for people."""
     data, price = card["data"], card["price"]
     window = data["window"]
-    lines = [f"{card['task']}: {card['title']}", f"run {card['run_id']}, {card['state']}", "", "new since the last one"]
+    lines = [f"{card['task']}: {card['title']}", f"run {card['run_id']}, {card['state']}"]
+    lines += [f"task document sha256:{card['task_hash']}", "", "new since the last one"]
     lines += [part for line in card["new"] for part in output.fold(line, first="  ", then="    ")] or [
         "  nothing but its own weights to start from"
     ]
