@@ -14,6 +14,7 @@ from typing import Any
 
 from fedsite.client import assembly
 from fedsite.client.agent import Agent, StateReport
+from fedsite.client.carried import standing
 from fedsite.client.health import facts as health_facts
 from fedsite.client.health import findings as health
 from fedsite.client.identity import site
@@ -68,6 +69,7 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
         board.report(told)
 
     def between() -> None:
+        standing.unmark(directory)
         before = renewal.problem
         renewal.when_due()
         if renewal.problem is not before:

@@ -199,11 +199,13 @@ def run(directory: Path, data: bytes, progress: Callable[[int, int, Header], Non
     """
     from fedsite.client import assembly, settings
     from fedsite.client.audit import log as audit_log
+    from fedsite.client.carried import standing
     from fedsite.client.identity import site as identity
 
     site = identity.load(directory)
     parcel = check(data, site, instants.now())
     with assembly.only_one(directory):
+        standing.mark(directory)
         parts = assembly.assemble(directory, settings.SettingsFile(directory), fetcher(parcel))
         try:
             done = take_in(parcel, site, parts.handler, parts.outbox, CarriedAnswers(directory), progress=progress)
@@ -214,20 +216,23 @@ def run(directory: Path, data: bytes, progress: Callable[[int, int, Header], Non
     return parcel, done
 
 
-def pack_answers(directory: Path) -> Exported:
-    """`export` at the site of a state directory.
+def pack_answers(directory: Path, write: Callable[[bytes], None]) -> Exported:
+    """`export` at the site of a state directory; `write` puts the file, where there is one, on what is carried.
 
     Raises:
-        ConfigError: not joined, or an agent runs. StorageError: the disk.
+        ConfigError: not joined, or an agent runs. StorageError: the disk, or the medium.
     """
     from fedsite.client import assembly
     from fedsite.client.audit import log as audit_log
+    from fedsite.client.carried import standing
     from fedsite.client.identity import site as identity
 
-    site = identity.load(directory)
+    site, now = identity.load(directory), instants.now()
     with assembly.only_one(directory):
-        found = export(site, CarriedAnswers(directory), instants.now())
+        found = export(site, CarriedAnswers(directory), now)
         if found.data is not None:
             facts: dict[str, Any] = {"sequence": found.sequence, "answers": len(found.answers)}
             audit_log.record(directory, "carried-out", facts)
+            write(found.data)
+            standing.note_exported(directory, (item.instruction for item in found.answers), now)
     return found

@@ -69,9 +69,7 @@ def export(
     from fedsite.client.carried import exchange
     from fedsite.protocol.exchange_file import write_parcel
 
-    found = exchange.pack_answers(settings.state_directory())
-    if found.data is not None:
-        write_parcel(file, found.data)
+    found = exchange.pack_answers(settings.state_directory(), lambda data: write_parcel(file, data))
     value = {
         "schema": EXPORTED,
         "file": None if found.data is None else str(file),

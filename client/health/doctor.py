@@ -54,7 +54,9 @@ class Doctor:
         for task in health_facts.named_tasks(chosen) if chosen is not None else ():
             self._step(f"data of {task}", lambda task=task: self.contract(task))  # type: ignore[misc]
         facts = None if who is None else self._facts(who)
-        if federation is not None:
+        if facts is not None and facts.carried is not None:
+            self._step("server", lambda: ("not asked: this site takes part by files (fedsite exchange)", None))
+        elif federation is not None:
             self._measure(federation, facts)
         self.found += self._bare(chosen) if facts is None else overview.checks(facts)
         present = health.present(self.found)

@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 
 from fedsite.client import assembly
 from fedsite.client.audit import log as audit_log
+from fedsite.client.carried import standing
+from fedsite.client.carried.standing import Standing
 from fedsite.client.consent import approvals, conditions, host_facts, pause
 from fedsite.client.device.slots import Installed
 from fedsite.client.health import findings as health
@@ -54,6 +56,7 @@ class Facts:
     not_now: tuple[str, ...] = ()  # why the host's own conditions keep the agent from working
     unsent: int = 0  # answers that wait to be sent
     unsent_since: datetime | None = None
+    carried: Standing | None = None  # what waits to be carried; None: a connected site, or its agent runs
     model: Installed | None = None
     disk_free: int | None = None  # bytes
     memory_available: int | None = None  # bytes
@@ -79,6 +82,7 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     _tried(problems, "audit", "the audit log takes no entries, so nothing leaves", audit_log.open_log(who).look)
     host = None if settings is None else host_facts.read(settings)
     told = agent(directory)
+    carried = _carried(problems, directory, now) if told == STOPPED else None
     with contextlib.suppress(ConfigError):
         problems += [health.from_plain(told.pop(RENEWAL))] if RENEWAL in told else []
     return Facts(
@@ -96,11 +100,19 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
         not_now=() if settings is None or host is None else tuple(conditions.reasons(settings.policy, host)),
         unsent=0 if unsent is None else unsent[0],
         unsent_since=None if unsent is None else unsent[1],
+        carried=carried,
         model=model,
         disk_free=disk_free(directory),
         memory_available=memory_available(),
         problems=(*problems, *(() if settings is None or host is None else conditions.unknown(settings.policy, host))),
     )
+
+
+def _carried(problems: list[Finding], directory: Path, now: datetime) -> Standing | None:
+    if not standing.is_carried(directory):
+        return None
+    title = "what waits to be carried cannot be read"
+    return _tried(problems, "exchange", title, lambda: standing.look(directory, now)) or Standing()
 
 
 def agent(directory: Path) -> dict[str, Any]:

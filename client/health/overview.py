@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fedsite.client.carried import standing
 from fedsite.client.consent import pause as pauses
 from fedsite.client.device.slots import Installed
 from fedsite.client.health import checks as health_checks
@@ -34,7 +35,8 @@ def checks(facts: Facts) -> list[Finding | None]:
     training = state == "working"  # which takes the very memory that is asked for
     return [
         *facts.problems,
-        health_checks.certificate(facts.certificate_expires, facts.now),
+        # Files are signed by the identity: nothing uses a carried site's certificate.
+        None if facts.carried is not None else health_checks.certificate(facts.certificate_expires, facts.now),
         health_checks.disk(facts.disk_free, disk_needed(facts.model), str(facts.directory)),
         health_checks.memory(
             None if training else facts.memory_available,
@@ -42,7 +44,7 @@ def checks(facts: Facts) -> list[Finding | None]:
             TRAINING_BYTES,
         ),
         *(health_checks.contract(contract, facts.now) for contract in facts.contracts),
-        health_checks.agent(state),
+        standing.finding(facts.carried, facts.now) if facts.carried is not None else health_checks.agent(state),
         health_checks.link(state, str(facts.agent.get("error", ""))),
         health_checks.approvals(facts.waiting),
         health_checks.pause(facts.pause),
@@ -78,6 +80,7 @@ def value(who: Site, facts: Facts, found: Sequence[Finding]) -> dict[str, Any]:
             "unsent": facts.unsent,
             "since": None if facts.unsent_since is None else instants.text(facts.unsent_since),
         },
+        "carried": standing.plain(facts.carried),
         "budget": {
             "epsilon_max": None if rules is None else rules.epsilon_max,
             "delta": None if rules is None else rules.delta,

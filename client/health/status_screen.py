@@ -65,9 +65,13 @@ def _finding(finding: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(value: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
-    yield "agent", _agent(value["agent"], now, paused=value["pause"] is not None)
+    carried = value.get("carried")
+    if carried is not None:
+        yield "carried", _carried(carried, now)
+    else:
+        yield "agent", _agent(value["agent"], now, paused=value["pause"] is not None)
     certificate = value["certificate"]
-    if certificate["expires"] is not None:
+    if carried is None and certificate["expires"] is not None:
         day, gone = certificate["expires"][:10], instants.read(certificate["expires"]) <= now
         yield "certificate", f"expired on {day}" if gone else f"{certificate['days']:.1f} days left (until {day})"
     budget = value["budget"]
@@ -92,6 +96,13 @@ def _agent(agent: Mapping[str, Any], now: datetime, *, paused: bool) -> str:
     elif "since" in agent:
         text += f", started {health_checks.ago(instants.read(agent['since']), now)}"
     return text
+
+
+def _carried(carried: Mapping[str, Any], now: datetime) -> str:
+    """A site that takes part by files needs neither agent nor certificate."""
+    waiting, at = carried["waiting"], carried["exported_at"]
+    text = f"by files; {waiting or 'nothing'} to export"
+    return text + (f", last export {health_checks.ago(instants.read(at), now)}" if at else "")
 
 
 def _cap(budget: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from fedsite.client.carried import standing
 from fedsite.client.identity import introduction, pair
 from fedsite.client.link.flower_client import Connection
 from fedsite.protocol import certificates, documents, instants, site_document, storage, tokens
@@ -27,11 +28,7 @@ REJOIN_BEFORE = timedelta(days=14)  # a token is used for a certificate that end
 STAGED_KEY = "tls.key"  # the TLS key of a join under way; then it lies in the pair's file
 
 
-class _Key(Protocol):
-    def save(self, path: Path) -> None: ...
-
-
-K = TypeVar("K", bound=_Key)
+K = TypeVar("K", SigningKey, NodeKey, TlsKey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +93,7 @@ def join(
         return wanted
     federation = introduction.fetch_federation(wanted.token, clock())
     answer = introduction.post(federation, "/enrol", make_request(directory, wanted, clock()))
+    standing.unmark(directory)  # as the server does
     return accept(directory, federation, answer, clock(), replaces=bool(wanted.token.replaces))
 
 

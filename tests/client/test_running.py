@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fedsite.client import assembly, running
+from fedsite.client.carried import standing
 from fedsite.client.health import facts as health_facts
 from fedsite.client.identity import enrolment, pair
 from fedsite.client.identity import renewal as renewing
@@ -70,7 +71,9 @@ def test_a_certificate_in_the_last_third_of_its_life_is_renewed_and_used(
     used: list[str] = []
     monkeypatch.setattr(enrolment, "use_new_pair", lambda connection, directory: used.append(pair.expires(directory)))
     before = pair.expires(member.directory)
+    standing.mark(member.directory)
     assert _run(member.directory) == 0
+    assert not standing.is_carried(member.directory)  # it has reached the server
     assert (member.posts, used) == ([], [])
     member.centre.now = START + timedelta(days=65)
     link.pulls = 0
