@@ -31,7 +31,8 @@ REMEMBERED_S = 90 * 86_400.0  # after which a run that ended is known by the flo
 _FINISHED = "finished"
 _CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
 _FLOOR = "floor"  # run id up to which runs that are not here are not begun
-_ASIDE = ("plan", "secagg", NEXT, audit.FIELD)  # what an instruction brings that its values do not depend on
+# What an instruction brings that its values do not depend on.
+_ASIDE = ("plan", "secagg", NEXT, audit.FIELD, audit.HELD)
 _AFTER = ("install", "finish")  # what may still come when a run has ended
 
 

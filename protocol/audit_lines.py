@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from fedsite.protocol import audit, ids, storage
-from fedsite.protocol.audit import Entry
+from fedsite.protocol.audit import Entry, Head
 from fedsite.protocol.audit_check import Line
 from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError
 
@@ -121,6 +123,42 @@ def head(paths: Sequence[Path]) -> Entry | None:
         if line is not None:
             return audit.read(line)
     return None
+
+
+def holds(folder: Path, wanted: Head) -> bool:
+    """Whether a log has this very entry; true, too, where it is so old that it is kept no longer.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    found = files(folder)
+    before = [path for path in found if int(path.stem) <= wanted.sequence]
+    if not before:
+        return bool(found)
+    number = b'"sequence":%d,' % wanted.sequence
+    for line in backwards(before[-1:]):
+        if number in line:
+            with contextlib.suppress(FedsiteError):
+                if audit.read(line).head == wanted:
+                    return True
+    return False
+
+
+def heard(folder: Path, newest: int) -> dict[str, Head]:
+    """The last head of each other log that the `newest` files of a log tell of, by signer's id.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    found: dict[str, Head] = {}
+    for line in backwards(files(folder)[-newest:]):
+        if b'"heads":{}' not in line:
+            # It is our own log: an entry of a thousand sites is not checked letter by letter.
+            with contextlib.suppress(FedsiteError, ValueError, KeyError, TypeError, AttributeError):
+                for signer, head in json.loads(line)["heads"].items():
+                    if signer not in found:
+                        found[signer] = audit.read_head(head)
+    return found
 
 
 def _once(log: Sequence[Path]) -> list[Path]:

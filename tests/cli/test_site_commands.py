@@ -204,10 +204,22 @@ def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
     assert sums["epsilon"] > windows["epsilon"] > 0  # the same spends, by the bound for sums and by the tighter one
     wrong = fedsite(tmp_path, "privacy", "--close", run_id[:-1] + "W")
     assert (wrong.returncode, f"did you mean {run_id}?" in wrong.stderr) == (2, True)
-    after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id, "--json").stdout)
-    assert [run["state"] for run in after["runs"]] == ["finished", "finished"]
-    assert runs_in_status(tmp_path) == (0, 1)
-    assert [source["left"] for source in after["sources"]] == [after["epsilon_max"]] * 2
+    budget = Budget(directory / "budget.db")
+    other = run_id[:-2] + "ZZ"
+    budget.reserve(
+        run_id=other, unit="window", source="/y.csv", task="pump", plan_hash="p", spends=[spend], epsilon=1.0,
+        delta=1e-5, now="2026-03-01T12:00:00Z",
+    )  # fmt: skip
+    budget.close()
+    for word, said in ((run_id[:10], "2 open runs begin with"), ("", "not in the budget"), ("latest", other)):
+        refused = fedsite(tmp_path, "privacy", "--close", word)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+    assert fedsite(tmp_path, "privacy", "--close", other[:-1].lower()).returncode == 0
+    assert "closed already" in fedsite(tmp_path, "privacy", "--close", other).stderr
+    after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id[:10], "--json").stdout)
+    assert [run["state"] for run in after["runs"]] == ["finished"] * 3
+    assert runs_in_status(tmp_path) == (0, 2)
+    assert [source["left"] for source in after["sources"]] == [after["epsilon_max"]] * 3
 
 
 def test_model_commands_without_a_release(tmp_path: Path) -> None:
