@@ -56,7 +56,9 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
     renewal = CertificateRenewal(directory, lambda: enrolment.use_new_pair(connection, directory))
     parts = assembly.assemble(directory, rules, lambda path, limit: link.fetch(path, limit=limit))
     state = directory / assembly.STATE
-    constant = {"pid": os.getpid(), "since": board.look()[1].since}
+    constant: dict[str, Any] = {"pid": os.getpid(), "since": board.look()[1].since}
+    if rules.overrides:
+        constant[health_facts.OVERRIDES] = list(rules.overrides)
     if socket is not None:
         constant["socket"] = str(socket)
     file = StateReport(lambda value: _write(state, value), constant)

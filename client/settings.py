@@ -148,7 +148,7 @@ class SettingsFile:
     def __init__(self, directory: Path, overrides: Sequence[str] = ()) -> None:
         """Read nothing yet; arguments as for `load`."""
         self._directory = directory
-        self._overrides = tuple(overrides)
+        self.overrides = tuple(overrides)
         self._known: Settings | None = None
         self.digest = ""  # SHA-256, hex, of the file as it was last read without an error; of nothing without one
 
@@ -162,7 +162,7 @@ class SettingsFile:
         digest = hashlib.sha256(data or b"").hexdigest()
         if self._known is None or digest != self.digest:
             self._known, self.digest = None, ""
-            self._known = _settings(self._directory / FILE, data, self._overrides)
+            self._known = _settings(self._directory / FILE, data, self.overrides)
             self.digest = digest
         return self._known
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from fedsite.protocol import documents, instants, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 
 RENEWAL: Final = "renewal"  # in agent.json and as a finding: the certificate could not be renewed
+OVERRIDES: Final = "overrides"  # in agent.json: settings of the agent's command line
 STOPPED: Mapping[str, Any] = {"state": "stopped"}
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Facts:
 
     now: datetime
     directory: Path
-    settings: Settings | None = None  # None: broken
+    settings: Settings | None = None  # with those of the agent's command line; None: broken
     agent: Mapping[str, Any] = field(default_factory=lambda: STOPPED)  # agent.json, or state "stopped"
     certificate_expires: datetime | None = None
     balances: tuple[Balance, ...] = ()
@@ -73,7 +74,8 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     """
     directory = who.directory
     problems: list[Finding] = []
-    settings = _tried(problems, "settings", "site.yaml is broken", lambda: _settings(directory))
+    told = agent(directory)
+    settings = _tried(problems, "settings", "site.yaml is broken", lambda: _settings(directory, overrides(told)))
     ledger = _tried(problems, "ledger", "the ledger cannot be read", lambda: _ledger(directory, settings, counting))
     model = _tried(problems, "model", "the release cannot be used", lambda: _model(directory, who, now))
     balances, still_open, finished = ledger or ((), 0, 0)
@@ -81,7 +83,6 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     waiting = _tried(problems, "decisions", "a decision cannot be read", lambda: _waiting(directory))
     _tried(problems, "audit", "the audit log takes no entries, so nothing leaves", audit_log.open_log(who).look)
     host = None if settings is None else host_facts.read(settings)
-    told = agent(directory)
     carried = _carried(problems, directory, now) if told == STOPPED else None
     with contextlib.suppress(ConfigError):
         problems += [health.from_plain(told.pop(RENEWAL))] if RENEWAL in told else []
@@ -126,6 +127,12 @@ def agent(directory: Path) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) and isinstance(found.get("state"), str) else {"state": "starting"}
 
 
+def overrides(told: Mapping[str, Any]) -> list[str]:
+    """Settings of the command line that the agent was started with."""
+    found = told.get(OVERRIDES)
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
 def disk_free(directory: Path) -> int | None:
     """Bytes that this user may still write there; None where the system does not say."""
     there = next((path for path in (directory, *directory.parents) if path.exists()), directory)
@@ -152,10 +159,10 @@ def named_tasks(settings: Settings) -> list[str]:
     return list(dict.fromkeys([*settings.data.tasks, *(settings.policy.tasks or ())]))
 
 
-def _settings(directory: Path) -> Settings:
+def _settings(directory: Path, laid: Sequence[str]) -> Settings:
     from fedsite.client import settings
 
-    return settings.load(directory)
+    return settings.load(directory, laid)
 
 
 def _ledger(directory: Path, settings: Settings | None, counting: Count | None) -> tuple[tuple[Balance, ...], int, int]:

@@ -9,6 +9,7 @@ from fedsite.client.carried import standing
 from fedsite.client.consent import pause as pauses
 from fedsite.client.device.slots import Installed
 from fedsite.client.health import checks as health_checks
+from fedsite.client.health import facts as health_facts
 from fedsite.client.health import findings as health
 from fedsite.client.health.checks import Balance
 from fedsite.client.health.facts import Facts
@@ -46,6 +47,7 @@ def checks(facts: Facts) -> list[Finding | None]:
         *(health_checks.contract(contract, facts.now) for contract in facts.contracts),
         standing.finding(facts.carried, facts.now) if facts.carried is not None else health_checks.agent(state),
         health_checks.link(state, str(facts.agent.get("error", ""))),
+        overridden(health_facts.overrides(facts.agent)),
         health_checks.approvals(facts.waiting),
         health_checks.pause(facts.pause),
         health_checks.conditions(facts.not_now),
@@ -53,6 +55,19 @@ def checks(facts: Facts) -> list[Finding | None]:
         *(health_checks.budget(balance) for balance in facts.balances),
         health_checks.uncounted(facts.balances),
     ]
+
+
+def overridden(given: Sequence[str]) -> Finding | None:
+    """Whether the agent goes by settings of its command line, which no other command sees."""
+    if not given:
+        return None
+    return Finding(
+        code="overrides",
+        severity="info",
+        title="the agent was started with settings of its own",
+        text=", ".join(given),
+        remedy="put them into site.yaml: the other commands (data check, doctor, privacy, rounds) go by that file",
+    )
 
 
 def disk_needed(model: Installed | None) -> int:

@@ -61,8 +61,8 @@ def link(member: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
         signal.signal(number, handler)
 
 
-def _run(directory: Path) -> int:
-    return running._run(directory, SettingsFile(directory), Board(pid=os.getpid()), None)
+def _run(directory: Path, *overrides: str) -> int:
+    return running._run(directory, SettingsFile(directory, overrides), Board(pid=os.getpid()), None)
 
 
 def test_a_certificate_in_the_last_third_of_its_life_is_renewed_and_used(
@@ -78,6 +78,7 @@ def test_a_certificate_in_the_last_third_of_its_life_is_renewed_and_used(
     member.centre.now = START + timedelta(days=65)
     link.pulls = 0
     assert _run(member.directory) == 0
+    assert health_facts.overrides(link.state) == []
     assert member.posts == ["/renew"]  # once, however often the agent has nothing to do
     assert used == [pair.expires(member.directory)] != [before]
     assert health_facts.RENEWAL not in link.state
@@ -86,7 +87,8 @@ def test_a_certificate_in_the_last_third_of_its_life_is_renewed_and_used(
 def test_a_renewal_that_failed_stands_in_the_state_file(member: Place, link: Link) -> None:
     member.centre.now = START + timedelta(days=65)
     member.failure = UnreachableError("no answer")
-    assert _run(member.directory) == 0
+    assert _run(member.directory, "policy.epsilon_max=5") == 0
+    assert health_facts.overrides(link.state) == ["policy.epsilon_max=5"]
     assert member.posts == ["/renew"]
     assert link.state[health_facts.RENEWAL]["text"] == "no answer"
     assert link.state["state"] == "idle"

@@ -51,6 +51,19 @@ def test_a_fresh_site_lacks_nothing_but_its_agent(directory: Path) -> None:
     assert sorted(directory.rglob("*")) == before  # looking makes no files
 
 
+def test_settings_of_the_agents_command_line_are_what_is_shown_and_told(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "running", lambda _: True)
+    state = {"state": "idle", "pid": 1, "since": "2026-03-01T10:00:00Z", "overrides": ["policy.epsilon_max=5"]}
+    (directory / assembly.STATE).write_bytes(documents.canonical(state))
+    value = look(directory)
+    assert value["budget"]["epsilon_max"] == 5.0
+    (finding,) = value["findings"]
+    assert (finding["code"], finding["severity"], finding["text"]) == ("overrides", "info", "policy.epsilon_max=5")
+    assert "site.yaml" in finding["remedy"]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "code"),
     [
