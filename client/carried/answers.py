@@ -77,6 +77,10 @@ class CarriedAnswers:
                 with storage_errors(path):
                     path.unlink(missing_ok=True)
 
+    def over(self, run_id: str) -> bool:
+        """Whether the end of a run is among the answers."""
+        return any(item.run_id == run_id and item.kind == "finish" for _, item in kept(self._folder))
+
     def _path(self, instruction: str) -> Path:
         return self._folder / f"{instruction}{_SUFFIX}"
 

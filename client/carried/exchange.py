@@ -185,6 +185,9 @@ def _one(frame: Frame, header: Header, handler: Answers, answers: CarriedAnswers
     told = messages.read_reply(reply.header)
     if told.code in ASK_LATER:
         return Done(header=header, state="later", outcome=told.outcome, code=told.code)
+    if told.code is RefusalCode.REPLAYED and answers.over(header.run_id):
+        # Its answer was here, and went with the run: a file of before the end has nothing to carry back.
+        return Done(header=header, state="before", outcome=told.outcome, code=told.code)
     if header.kind == "finish":
         answers.ended(header.run_id)
     answers.keep(name, header, reply)

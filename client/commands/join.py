@@ -100,7 +100,7 @@ def _requested(
 ) -> Joined | None:
     """Write the request to be carried; what an earlier join left, where that is enough."""
     from fedsite.client.identity import carried_join
-    from fedsite.protocol.exchange_file import write_parcel
+    from fedsite.protocol.exchange_medium import write_parcel
 
     body = carried_join.request(token, directory, name=name, fingerprint=fingerprint)
     if not isinstance(body, bytes):
@@ -119,7 +119,7 @@ def _answered(directory: Path, answer: Path, fingerprint: str | None, *, alone: 
     """Join with what came back."""
     from fedsite.client.identity import carried_join
     from fedsite.protocol.enrolment import Admission
-    from fedsite.protocol.exchange_file import read_parcel
+    from fedsite.protocol.exchange_medium import read_parcel
     from fedsite.protocol.federation import check_fingerprint
 
     if not alone:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedsite.protocol import instants
-from fedsite.protocol.exchange_file import write_parcel
+from fedsite.protocol.exchange_medium import write_parcel
 from fedsite.server.audit_log import nowhere
 from fedsite.server.carried import parcels
 from fedsite.server.home import ServerHome
