@@ -36,6 +36,7 @@ def run(directory: Path, rules: SettingsFile) -> int:
     """
     from fedsite.client.local import local_serving
 
+    os.environ.pop("FEDSITE_TOKEN", None)  # a container may still have it; no child is to
     settings = rules.current()
     site.load(directory)
     with assembly.only_one(directory):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from fedsite.client.health import facts as health_facts
 from fedsite.client.identity import enrolment, pair
 from fedsite.client.identity import renewal as renewing
 from fedsite.client.link import flower_fleet
+from fedsite.client.local import local_serving
 from fedsite.client.local.activity import Board
 from fedsite.client.settings import SettingsFile
 from fedsite.protocol.errors import UnreachableError
@@ -82,6 +84,20 @@ def test_a_certificate_in_the_last_third_of_its_life_is_renewed_and_used(
     assert member.posts == ["/renew"]  # once, however often the agent has nothing to do
     assert used == [pair.expires(member.directory)] != [before]
     assert health_facts.RENEWAL not in link.state
+
+
+def test_no_child_of_the_agent_gets_a_token(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDSITE_TOKEN", "fedsite-eyJ")
+    monkeypatch.setattr(local_serving, "serving", lambda *_: nullcontext())
+    seen: list[str | None] = []
+
+    def look(*_: Any) -> int:
+        seen.append(os.environ.get("FEDSITE_TOKEN"))
+        return 0
+
+    monkeypatch.setattr(running, "_run", look)
+    assert running.run(member.directory, SettingsFile(member.directory)) == 0
+    assert seen == [None]
 
 
 def test_a_renewal_that_failed_stands_in_the_state_file(member: Place, link: Link) -> None:
