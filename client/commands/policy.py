@@ -185,5 +185,6 @@ def _text(value: dict[str, Any]) -> list[str]:
         lines.append(
             f"  ε {output.epsilon(one['epsilon'])} per {one['unit']}; {after} of {one['epsilon_max']:g} spent after it"
         )
-    lines += ["  in policy.tasks, this task document and no other of its name:", f"    {value['task_entry']}"]
+    if not any(value["task_entry"] in reason["found"] for reason in value["refused"]):
+        lines += ["  in policy.tasks, this task document and no other of its name:", f"    {value['task_entry']}"]
     return lines

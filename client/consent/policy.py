@@ -74,9 +74,9 @@ def _task(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
     if allowed is None or task_entry(plan) in allowed or (plan.task_name in allowed and "@" not in plan.task_name):
         return None
     return PolicyError(
-        f"task {plan.task_name} of document sha256:{plan.task_hash}",
+        f"task {task_entry(plan)}",
         allowed=shape.nearest(plan.task_name, list(allowed)) or "none (policy.tasks is empty)",
-        next_step=f"add {task_entry(plan)} to policy.tasks in site.yaml to allow this document",
+        next_step="add it to policy.tasks in site.yaml to allow this document, or its name to allow any of that name",
     )
 
 

@@ -72,7 +72,7 @@ def test_every_reason_is_told_and_the_exit_code_is_6(home: Path, plan: RoundPlan
     assert (done.returncode, value["would"]) == (6, "refuse")
     assert [reason["code"] for reason in value["refused"]] == ["policy", "policy", "cohort", "budget", "budget"]
     text = fedsite(home, "policy", "test", put(home, bad)).stdout
-    for word in ("task pump", "strategy fedprox", "policy.cohort_min", "policy.epsilon_round", "policy.epsilon_max"):
+    for word in ("pump@sha256:", "strategy fedprox", "policy.cohort_min", "policy.epsilon_round", "policy.epsilon_max"):
         assert word in text
 
 
@@ -81,7 +81,7 @@ def test_a_document_is_allowed_by_the_line_that_is_told(home: Path, plan: RoundP
     rules.write_text("policy: {tasks: [ward]}\n")
     refused = json.loads(fedsite(home, "policy", "test", path, "--json").stdout)
     assert refused["task_entry"] == f"pump@sha256:{plan.task_hash}"
-    assert refused["task_entry"] in refused["refused"][0]["next"]
+    assert refused["task_entry"] in refused["refused"][0]["found"]
     rules.write_text(f"policy: {{tasks: [ward, {refused['task_entry']}]}}\n")
     done = fedsite(home, "policy", "test", path)
     assert (done.returncode, done.stdout.splitlines()[-1].strip()) == (0, refused["task_entry"])

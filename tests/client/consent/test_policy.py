@@ -46,7 +46,7 @@ def test_the_default_rules_allow_a_private_run_in_sums(plan: RoundPlan) -> None:
     [
         ({"tasks": ("ward",)}, RefusalCode.POLICY, ["task pump", "ward"]),
         ({"tasks": ()}, RefusalCode.POLICY, ["policy.tasks is empty"]),
-        ({"tasks": (OTHER,)}, RefusalCode.POLICY, ["of document sha256:", OTHER, "add pump@sha256:"]),
+        ({"tasks": (OTHER,)}, RefusalCode.POLICY, ["task pump@sha256:", OTHER, "policy.tasks"]),
         ({"units": ("entity", "site")}, RefusalCode.POLICY, ["per window", "for entity or site (policy.units)"]),
         ({"units": ()}, RefusalCode.POLICY, ["the list is empty (policy.units)"]),
         ({"models": ("gru", "cd" * 32)}, RefusalCode.POLICY, ["model mlp of weights " + START, "gru"]),
