@@ -53,8 +53,7 @@ class Outbox:
 
     def plan(self, run_id: str) -> bytes | None:
         """The accepted plan of a run that is still open."""
-        path = self.folder(run_id) / "plan.json"
-        return path.read_bytes() if path.exists() else None
+        return kept_plan(self.directory, run_id)
 
     def reply(self, header: Header) -> Frame | None:
         """The stored reply to this very instruction.
@@ -176,9 +175,23 @@ class Outbox:
         Raises:
             TrustError: not a run's id.
         """
-        if not run_id.isalnum() or len(run_id) > 64:
-            raise TrustError(f"run id {run_id[:64]!r}", allowed="a ULID", refusal=RefusalCode.MALFORMED)
-        return self.directory / run_id
+        return _folder(self.directory, run_id)
+
+
+def kept_plan(directory: Path, run_id: str) -> bytes | None:
+    """The plan that an open run was accepted with, from an outbox that is looked at only.
+
+    Raises:
+        TrustError: not a run's id.
+    """
+    path = _folder(directory, run_id) / "plan.json"
+    return path.read_bytes() if path.exists() else None
+
+
+def _folder(directory: Path, run_id: str) -> Path:
+    if not run_id.isalnum() or len(run_id) > 64:
+        raise TrustError(f"run id {run_id[:64]!r}", allowed="a ULID", refusal=RefusalCode.MALFORMED)
+    return directory / run_id
 
 
 def release_name(header: Header, values: bytes, terms: str = "") -> str:

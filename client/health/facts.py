@@ -24,12 +24,12 @@ from fedsite.client.health import last_check
 from fedsite.client.health.checks import Balance, Contract
 from fedsite.client.health.findings import Finding
 from fedsite.client.identity.site import Site
-from fedsite.client.ledger import balance
+from fedsite.client.ledger import balance, forgotten
 from fedsite.client.ledger.balance import Count
 from fedsite.client.link.unsent import FOLDER as UNSENT
 from fedsite.client.link.unsent import Unsent
 from fedsite.client.settings import Settings
-from fedsite.client.store import Outbox
+from fedsite.client.store import Outbox, kept_plan
 from fedsite.protocol import documents, instants, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 
@@ -51,6 +51,7 @@ class Facts:
     balances: tuple[Balance, ...] = ()
     runs_open: int = 0
     runs_finished: int = 0
+    runs_forgotten: tuple[str, ...] = ()  # ids of open ones that are over by their own plan
     contracts: tuple[Contract, ...] = ()
     waiting: tuple[str, ...] = ()  # ids of runs that wait for a person
     pause: pause.Pause | None = None
@@ -76,9 +77,11 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
     problems: list[Finding] = []
     told = agent(directory)
     settings = _tried(problems, "settings", "site.yaml is broken", lambda: _settings(directory, overrides(told)))
-    ledger = _tried(problems, "ledger", "the ledger cannot be read", lambda: _ledger(directory, settings, counting))
+    ledger = _tried(
+        problems, "ledger", "the ledger cannot be read", lambda: _ledger(directory, settings, counting, now)
+    )
     model = _tried(problems, "model", "the release cannot be used", lambda: _model(directory, who, now))
-    balances, still_open, finished = ledger or ((), 0, 0)
+    balances, still_open, finished, left = ledger or ((), 0, 0, ())
     unsent = _tried(problems, "outbox", "the outbox cannot be read", lambda: _unsent(directory))
     waiting = _tried(problems, "decisions", "a decision cannot be read", lambda: _waiting(directory))
     _tried(problems, "audit", "the audit log takes no entries, so nothing leaves", audit_log.open_log(who).look)
@@ -95,6 +98,7 @@ def read(who: Site, now: datetime, *, counting: Count | None = balance.count) ->
         balances=balances,
         runs_open=still_open,
         runs_finished=finished,
+        runs_forgotten=left,
         contracts=tuple(last_check.read(directory, () if settings is None else named_tasks(settings))),
         waiting=tuple(waiting or ()),
         pause=pause.read(directory, now),
@@ -165,13 +169,15 @@ def _settings(directory: Path, laid: Sequence[str]) -> Settings:
     return settings.load(directory, laid)
 
 
-def _ledger(directory: Path, settings: Settings | None, counting: Count | None) -> tuple[tuple[Balance, ...], int, int]:
-    """Balances, and the numbers of open and finished runs."""
+def _ledger(
+    directory: Path, settings: Settings | None, counting: Count | None, now: datetime
+) -> tuple[tuple[Balance, ...], int, int, tuple[str, ...]]:
+    """Balances, the numbers of open and finished runs, and which of the open ones are over by their own plan."""
     from fedsite.client.ledger.budget import reader
 
     budget = reader(directory / assembly.BUDGET)
     if budget is None:
-        return (), 0, 0
+        return (), 0, 0, ()
     try:
         entries = budget.entries()
         unfinished = {entry.run_id for entry in entries if entry.finished is None}  # a run has one for each unit
@@ -180,7 +186,9 @@ def _ledger(directory: Path, settings: Settings | None, counting: Count | None) 
             rules = settings.policy
             counted = balance.balances(entries, directory, cap=rules.epsilon_max, delta=rules.delta, counting=counting)
             found = tuple(counted)
-        return found, len(unfinished), len({entry.run_id for entry in entries} - unfinished)
+        plans = directory / "outbox"
+        left = forgotten.forgotten(entries, lambda run_id: forgotten.plan_of(kept_plan(plans, run_id)), now)
+        return found, len(unfinished), len({entry.run_id for entry in entries} - unfinished), tuple(left)
     finally:
         budget.close()
 

@@ -15,6 +15,7 @@ from fedsite.client.health.checks import Balance
 from fedsite.client.health.facts import Facts
 from fedsite.client.health.findings import Finding
 from fedsite.client.identity.site import Site
+from fedsite.client.ledger import forgotten
 from fedsite.client.work import memory
 from fedsite.protocol import instants
 
@@ -53,6 +54,7 @@ def checks(facts: Facts) -> list[Finding | None]:
         health_checks.conditions(facts.not_now),
         health_checks.outbox(facts.unsent, facts.unsent_since, facts.now),
         *(health_checks.budget(balance) for balance in facts.balances),
+        forgotten.finding(facts.runs_forgotten),
         health_checks.uncounted(facts.balances),
     ]
 
