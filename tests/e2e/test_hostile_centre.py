@@ -1,256 +1,392 @@
-"""A hostile centre at a real agent's gate: everything it may not ask is refused by code before any data is read.
+"""A hostile centre behind the real server: what it may not ask is refused by code, before any data is read.
 
-The centre signs with the federation's own key: it is not a forger, it asks for too much. The site is the agent's own
-assembly with its real worker, budget, log and rules; its data is an empty folder that notices when it is opened.
+Server, TLS, agent and worker are processes of their own; each answer is the one that came over the wire. The kernel
+tells when the site's data is opened.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from fedsite.client import assembly
-from fedsite.client.identity.site import Site
-from fedsite.client.settings import SettingsFile
-from fedsite.models import vector
-from fedsite.protocol import documents, ids, instants, sealing, signing, weights
+from fedsite.protocol import audit_logs, documents, ids, instants, shape, signing, weights
 from fedsite.protocol.errors import RefusalCode
-from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
-from fedsite.protocol.messages import Frame, Header, ReplyHeader
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan
+from fedsite.protocol.messages import MAX_HEADER, Frame, read_header, read_reply
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
 from fedsite.protocol.secagg.manifest import Terms
 from fedsite.telemetry.task import load_task
-from tests.authority import AUTHORITY
-from tests.e2e import toy
+from tests.e2e import bundles, toy
+from tests.e2e.hostile_centre import FOLDER, SERVER_APP, Centre, Opened, privacy
 
-RULES = """
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify tells that data is opened: Linux has it")
+
+RULES = """\
 data: {{path: {data}}}
-policy: {{epsilon_max: 5, cohort_min: 3, models: [mlp], bytes_max: 262144, hours: []}}
+policy:
+  tasks: [toy]
+  strategies: [fedavg]
+  models: [{model}]
+  epsilon_max: 5
+  epsilon_round: 1.5
+  epsilon_task: 4.5
+  cohort_min: 3
+  steps_max: 100
+  bytes_max: 262144
+  approval: automatic
 """
 
 
-@dataclass
-class Hostile:
-    """The federation's own keys, and one site that trusts them."""
-
-    key: SigningKey
-    site: Site
-    parts: assembly.Parts
-    data: Path
-    task: dict[str, Any]
-    run_key: sealing.RunKey
-
-    def plan(self, **changes: Any) -> RoundPlan:
-        """A plan the site would accept, if its data could be read."""
-        values: dict[str, Any] = {
-            "federation": self.site.federation.id,
-            "run_id": ids.ulid(),
-            "created": instants.text(instants.now()),
-            "task": self.task,
-            "model": ModelPlan(name="mlp", options={"hidden": [4], "activation": "tanh"}),
-            "local": LocalPlan(steps=2, sampling_rate=0.2),
-            "privacy": PrivacyPlan(mode="sample", epsilon=4.0, noise_multiplier=4.0),
-            "protection": ProtectionPlan(),
-            "rounds": RoundsPlan(count=2, minimum=3),
-        }
-        return RoundPlan(**(values | changes))
-
-    def ask(self, kind: str, plan: RoundPlan, blobs: dict[str, bytes], **changes: Any) -> Frame:
-        """A signed instruction."""
-        values: dict[str, Any] = {
-            "kind": kind,
-            "federation": plan.federation,
-            "site_id": self.site.id,
-            "run_id": plan.run_id,
-            "round": 0 if kind == "prepare" else 1,
-            "attempt": 1,
-            "plan_hash": plan.hash,
-            "run_key": self.run_key.public if plan.protection.mode == "sealed" else "",
-            "expires": instants.text(instants.now() + timedelta(seconds=60)),
-        }
-        return signing.sign_instruction(Header(**(values | changes)), blobs, self.key)
-
-    def prepare(self, plan: RoundPlan, **changes: Any) -> Frame:
-        """The instruction that begins a run."""
-        return self.ask("prepare", plan, {"plan": plan.encode()}, **changes)
-
-    def answer(self, frame: Frame) -> ReplyHeader:
-        """What the agent says, its signature checked."""
-        reply = self.parts.handler.handle(frame)
-        return signing.open_reply(reply, self.site.key.public, instruction=frame.header)
+@pytest.fixture(scope="module")
+def start() -> dict[str, np.ndarray]:
+    """The weights that the site's operator allows a run to start from."""
+    shapes = {"layers.0.bias": (4,), "layers.0.weight": (4, 8), "layers.2.bias": (1,), "layers.2.weight": (1, 4)}
+    return {name: np.full(shape, 0.1, np.float32) for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
-    """A site that has joined, as `fedsite join` leaves it, with the toy data."""
+def centre(federations: Any, start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
+    """A running federation of one site, and the centre's own program in the place of the round loop."""
     folder = tmp_path_factory.mktemp("hostile")
     task_file, data = toy.write(folder)
-    key, identity = SigningKey.generate(), SigningKey.generate()
-    federation = Federation(
-        id=key.public.id,
-        name="test",
-        address="localhost:1",
-        ca_certificate=AUTHORITY.certificate,
-        signing_key=key.public.text,
-    )
-    directory = folder / "site"
-    directory.mkdir(mode=0o700)
-    (directory / "federation.json").write_bytes(federation.encode())
-    identity.save(directory / "identity.key")
-    facts = {"site_id": identity.public.id, "name": "alpha", "expires": "2100-01-01T00:00:00Z"}
-    (directory / "site.json").write_bytes(documents.canonical(facts))
-    (directory / "site.yaml").write_text(RULES.format(data=data))
-    parts = assembly.assemble(directory, SettingsFile(directory), lambda path, limit: b"")
-    task = load_task(str(task_file)).document
-    yield Hostile(key=key, site=parts.site, parts=parts, data=data, task=task, run_key=sealing.make_run_key())
-    parts.worker.close()
+    talk = folder / "talk"
+    talk.mkdir()
+    digest = hashlib.sha256(weights.encode(start)).hexdigest()
+    with federations.Federation(folder / "f", environment={FOLDER: str(talk)}) as running:
+        rules = RULES.format(data=data, model=digest)
+        (running.join_site("alpha") / "site" / "site.yaml").write_text(rules)
+        running.start_agent("alpha")
+        running.wait_online("alpha")
+        bundles.start(running, server=SERVER_APP)
+        model = ModelPlan(name="mlp", options={"hidden": [4]}, init_hash=digest)
+        found = Centre(running, "alpha", talk, data, load_task(str(task_file)).document, model, rules)
+        yield found
+        found.end()
 
 
 @pytest.fixture
-def empty(hostile: Hostile) -> Iterator[Callable[[], bool]]:
-    """Puts an empty folder in the data's place: whoever opens it finds no data, and is noticed. Tells whether."""
-    whole = hostile.data.read_bytes()
-    hostile.data.unlink()
-    hostile.data.mkdir()
-    before = os.stat(hostile.data).st_atime_ns
-    yield lambda: os.stat(hostile.data).st_atime_ns != before
-    hostile.data.rmdir()
-    hostile.data.write_bytes(whole)
+def opened(centre: Centre) -> Iterator[Opened]:
+    """Whether the site's data was opened in this test."""
+    with Opened(centre.data) as found:
+        yield found
 
 
-Case = Callable[[Hostile], Frame]
+class Case(NamedTuple):
+    """Something a centre asks."""
+
+    ask: Callable[[Centre], Frame]
+    code: RefusalCode
+    why: str = ""  # words in the site's own log: which rule it was
 
 
-def forged(hostile: Hostile) -> Frame:
-    frame = hostile.prepare(hostile.plan())
-    return replace(frame, signature=SigningKey.generate().sign(frame.header))
+def of(**changes: Any) -> Callable[[Centre], Frame]:
+    """A run that is like an honest one but for this part of its plan."""
+    return lambda centre: centre.prepare(centre.plan(**changes))
 
 
-def altered(hostile: Hostile) -> Frame:
-    frame = hostile.prepare(hostile.plan())
-    return replace(frame, blobs={"plan": hostile.plan(seed=9).encode()})
+def says(**changes: Any) -> Callable[[Centre], Frame]:
+    """An honest plan under a header that says something else."""
+    return lambda centre: centre.prepare(**changes)
 
 
-def expired(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(), expires=instants.text(instants.now() - timedelta(seconds=120)))
+def begins(kind: str, *names: str, **changes: Any) -> Callable[[Centre], Frame]:
+    """Work of a run that this site never agreed to."""
+    return lambda centre: centre.ask(kind, centre.plan(), dict.fromkeys(names, b"x"), **changes)
 
 
-def claims_more_than_the_cap(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(privacy=PrivacyPlan(mode="sample", epsilon=6.0, noise_multiplier=4.0)))
+def signed_by_another(centre: Centre) -> Frame:
+    honest = centre.prepare()
+    return signing.sign_instruction(read_header(honest.header), honest.blobs, SigningKey.generate())
 
 
-def costs_more_than_the_cap(hostile: Hostile) -> Frame:
-    # It claims nothing, and would cost far more than 5.
-    return hostile.prepare(hostile.plan(privacy=PrivacyPlan(mode="sample", noise_multiplier=0.3)))
+def altered_header(centre: Centre) -> Frame:
+    honest = centre.prepare()
+    return replace(honest, header=honest.header.replace(b'"attempt":1', b'"attempt":2'))
 
 
-def costs_more_than_it_claims(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(privacy=PrivacyPlan(mode="sample", epsilon=0.01, noise_multiplier=2.0)))
+def altered_plan(centre: Centre) -> Frame:
+    return replace(centre.prepare(), blobs={"plan": centre.plan(seed=9).encode()})
 
 
-def below_the_cohort(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(protection=ProtectionPlan(terms=Terms(min_cohort=2, min_survivors=2))))
+def of_another_federation(centre: Centre) -> Frame:
+    other = SigningKey.generate()
+    plan = centre.plan(federation=other.public.id)
+    return signing.sign_instruction(read_header(centre.prepare(plan).header), {"plan": plan.encode()}, other)
 
 
-def unknown_model(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(model=ModelPlan(name="transformer")))
+def in_another_name(centre: Centre) -> Frame:
+    return centre.prepare(centre.plan(federation=SigningKey.generate().public.id))
 
 
-def unprotected(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(protection=ProtectionPlan(mode="none")))
+def carries_anothers_plan(centre: Centre) -> Frame:
+    plan = centre.plan(federation=SigningKey.generate().public.id)
+    return centre.prepare(plan, federation=centre.site.federation.id)
 
 
-def not_private(hostile: Hostile) -> Frame:
-    return hostile.prepare(hostile.plan(privacy=PrivacyPlan()))
+def expired(centre: Centre) -> Frame:
+    return centre.prepare(expires=instants.text(instants.now() - timedelta(seconds=1)))
 
 
-def oversized(hostile: Hostile) -> Frame:
-    return hostile.ask("prepare", hostile.plan(), {"plan": b" " * 300_000})
+def two_formats_ahead(centre: Centre) -> Frame:
+    header = documents.parse(centre.prepare().header, limit=MAX_HEADER)
+    return centre.sign(documents.canonical({**header, "schema": "fedsite.instruction/9"}))
 
 
-def of_no_run(hostile: Hostile) -> Frame:
-    return hostile.ask("train", hostile.plan(), {"model": b""})
+def no_instruction(centre: Centre) -> Frame:
+    return centre.sign(b'{"schema": "fedsite.instruction/1"}')
 
 
-@pytest.mark.parametrize(
-    ("case", "code"),
-    [
-        (forged, RefusalCode.SIGNATURE),
-        (altered, RefusalCode.MALFORMED),
-        (expired, RefusalCode.EXPIRED),
-        (claims_more_than_the_cap, RefusalCode.BUDGET),
-        (costs_more_than_the_cap, RefusalCode.BUDGET),
-        (costs_more_than_it_claims, RefusalCode.PLAN_INVALID),
-        (below_the_cohort, RefusalCode.COHORT),
-        (unknown_model, RefusalCode.POLICY),
-        (unprotected, RefusalCode.PROTECTION),
-        (not_private, RefusalCode.POLICY),
-        (oversized, RefusalCode.TOO_LARGE),
-        (of_no_run, RefusalCode.PLAN_UNKNOWN),
-    ],
-)
-def test_what_it_may_not_ask_is_refused_before_data_is_read(
-    hostile: Hostile, empty: Callable[[], bool], case: Case, code: RefusalCode
-) -> None:
-    reply = hostile.answer(case(hostile))
-    assert (reply.outcome, reply.code) == ("refused", code)
-    assert not empty()
+def with_a_path_for_a_run(centre: Centre) -> Frame:
+    header = documents.parse(centre.prepare().header, limit=MAX_HEADER)
+    return centre.sign(documents.canonical({**header, "run_id": "../../identity"}))
 
 
-def test_an_honest_plan_does_reach_for_the_data(hostile: Hostile, empty: Callable[[], bool]) -> None:
-    """So the others were refused before that."""
-    assert hostile.answer(hostile.prepare(hostile.plan())).code == RefusalCode.DATA_MISSING
-    assert empty()
+def not_a_plan(centre: Centre) -> Frame:
+    return centre.ask("prepare", centre.plan(), {"plan": b'{"schema": "fedsite.plan/1"}'})
 
 
-def test_a_run_that_was_accepted_can_still_ask_too_much(hostile: Hostile, request: pytest.FixtureRequest) -> None:
-    plan = hostile.plan(protection=ProtectionPlan(mode="sealed"))
-    frame = hostile.prepare(plan)
-    assert hostile.answer(frame).outcome == "ok"
-    # From here on nothing it asks may touch the data.
-    touched = request.getfixturevalue("empty")
-    body = {"normalisation": {"mean": [50.0, 5.0], "scale": [20.0, 3.0]}, "evaluate": False}
-    module = vector.state(_module(plan))
-    good = weights.encode(module)
-    nan = weights.encode({name: np.full_like(value, np.nan) for name, value in module.items()})
-    other = weights.encode({"w": np.zeros(3, np.float32)})
-
-    def train(model: bytes, **changes: Any) -> RefusalCode | None:
-        values = {"model_hash": hashlib.sha256(model).hexdigest(), "body": body} | changes
-        return hostile.answer(hostile.ask("train", plan, {"model": model}, **values)).code
-
-    assert train(nan) == RefusalCode.MODEL_INVALID
-    assert train(other) == RefusalCode.MODEL_INVALID
-    assert train(b"no weights at all") == RefusalCode.MODEL_INVALID
-    assert train(good, model_hash="0" * 64) == RefusalCode.MODEL_INVALID
-    assert train(good, round=3) == RefusalCode.WRONG_RUN
-    assert train(good, plan_hash="0" * 64) == RefusalCode.PLAN_INVALID
-    assert train(good, body={"normalisation": {"mean": [1.0], "scale": [0.0]}}) == RefusalCode.MALFORMED
-    assert not touched()
-    # And an honest one does reach for it.
-    assert train(good) not in (None, RefusalCode.MODEL_INVALID)
+def sums_over_one(centre: Centre) -> Frame:
+    # No library of ours would write such a plan.
+    plan = centre.plan(protection=ProtectionPlan())
+    document = shape.plain(plan)
+    document["protection"]["terms"] |= {"min_cohort": 1, "min_survivors": 1}
+    data = documents.canonical(document)
+    return centre.ask("prepare", plan, {"plan": data}, plan_hash=hashlib.sha256(data).hexdigest())
 
 
-def test_a_replayed_instruction_gets_the_same_bytes_and_a_changed_one_nothing(hostile: Hostile) -> None:
-    plan = hostile.plan()
-    frame = hostile.prepare(plan)
-    first = hostile.parts.handler.handle(frame)
-    assert hostile.parts.handler.handle(frame) == first
-    changed = hostile.prepare(plan, expires=instants.text(instants.now() + timedelta(seconds=90)))
-    assert hostile.answer(changed).code == RefusalCode.REPLAYED
+def of_another_task(centre: Centre) -> Frame:
+    return centre.prepare(centre.plan(task={**centre.task, "name": "ward"}))
 
 
-def _module(plan: RoundPlan) -> Any:
-    from fedsite.client.work import rounds as work
-    from fedsite.telemetry.task import read_task
+def of_no_task(centre: Centre) -> Frame:
+    return centre.prepare(centre.plan(task={**centre.task, "colour": "red"}))
 
-    return work.build(plan, read_task(plan.task))
+
+def of_300_kilobytes(centre: Centre) -> Frame:
+    return centre.ask("prepare", centre.plan(), {"plan": b" " * 300_000})
+
+
+def with_a_header_of_300_kilobytes(centre: Centre) -> Frame:
+    return centre.prepare(body={"normalisation": "x" * 300_000})
+
+
+CODE = RefusalCode
+AT_THE_GATE = {
+    "signed by another key": Case(signed_by_another, CODE.SIGNATURE),
+    "header altered after signing": Case(altered_header, CODE.SIGNATURE),
+    "plan altered after signing": Case(altered_plan, CODE.MALFORMED),
+    "of another federation": Case(of_another_federation, CODE.SIGNATURE),
+    "in the name of another federation": Case(in_another_name, CODE.SIGNATURE),
+    "the plan of another federation": Case(carries_anothers_plan, CODE.WRONG_RUN),
+    "for another site": Case(says(site_id=SigningKey.generate().public.id), CODE.WRONG_SITE),
+    "expired": Case(expired, CODE.EXPIRED),
+    "of another version": Case(two_formats_ahead, CODE.PROTOCOL_VERSION),
+    "no instruction": Case(no_instruction, CODE.MALFORMED),
+    "a path in the place of a run": Case(with_a_path_for_a_run, CODE.MALFORMED),
+    "not a plan": Case(not_a_plan, CODE.PLAN_INVALID),
+    "another plan than its hash": Case(says(plan_hash="0" * 64), CODE.PLAN_INVALID),
+    "the plan of another run": Case(says(run_id=ids.ulid()), CODE.WRONG_RUN),
+    "another task": Case(of_another_task, CODE.POLICY, "policy.tasks"),
+    "a task that is none": Case(of_no_task, CODE.TASK_UNSUPPORTED),
+    "another strategy": Case(of(strategy=StrategyPlan(name="krum")), CODE.POLICY, "policy.strategies"),
+    "another model": Case(of(model=ModelPlan(name="transformer")), CODE.POLICY, "policy.models"),
+    "weights that nobody allowed": Case(
+        of(model=ModelPlan(name="mlp", options={"hidden": [4]}, init_hash="0" * 64)), CODE.POLICY, "policy.models"
+    ),
+    "no protection": Case(of(protection=ProtectionPlan(mode="none")), CODE.PROTECTION),
+    "sums over two": Case(
+        of(protection=ProtectionPlan(terms=Terms(min_cohort=2, min_survivors=2))), CODE.COHORT, "policy.cohort_min"
+    ),
+    "sums that may shrink to two": Case(
+        of(protection=ProtectionPlan(terms=Terms(min_cohort=9, min_survivors=2))), CODE.COHORT, "policy.cohort_min"
+    ),
+    "sums over one": Case(sums_over_one, CODE.PLAN_INVALID),
+    "no privacy": Case(of(privacy=PrivacyPlan()), CODE.POLICY, "without differential privacy"),
+    "a claim above the cap": Case(of(privacy=privacy(epsilon=6.0)), CODE.BUDGET, "policy.epsilon_max"),
+    "a claim above the task's cap": Case(of(privacy=privacy(epsilon=4.6)), CODE.BUDGET, "policy.epsilon_task"),
+    "a large delta": Case(of(privacy=privacy(delta=1e-3)), CODE.POLICY, "policy.delta"),
+    "endless steps": Case(of(local=LocalPlan(steps=101, sampling_rate=0.2)), CODE.POLICY, "policy.steps_max"),
+    "too large a plan": Case(of_300_kilobytes, CODE.TOO_LARGE, "policy.bytes_max"),
+    "too large a header": Case(with_a_header_of_300_kilobytes, CODE.TOO_LARGE, "policy.bytes_max"),
+    "statistics of no run": Case(begins("statistics", round=0), CODE.PLAN_UNKNOWN),
+    "training of no run": Case(begins("train", "model"), CODE.PLAN_UNKNOWN),
+    "evaluation of no run": Case(begins("evaluate", "model"), CODE.PLAN_UNKNOWN),
+    "calibration of no run": Case(begins("calibrate", "graph"), CODE.PLAN_UNKNOWN),
+    "a stage of no sum": Case(begins("unmask", "secagg", purpose="train"), CODE.PLAN_UNKNOWN),
+}
+# What these would really cost is worked out by a worker, from the plan alone.
+PRICED = {
+    "a round above the cap": Case(
+        of(privacy=privacy(epsilon=None, noise_multiplier=1.0), rounds=RoundsPlan(count=1)),
+        CODE.BUDGET,
+        "policy.epsilon_round",
+    ),
+    "rounds above the task's cap": Case(
+        of(privacy=privacy(epsilon=None, noise_multiplier=2.0), rounds=RoundsPlan(count=500)),
+        CODE.BUDGET,
+        "policy.epsilon_task",
+    ),
+    "costs more than it claims": Case(of(privacy=privacy(epsilon=0.01)), CODE.PLAN_INVALID, "the plan claims"),
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_GATE)
+def test_it_is_refused_before_anything_could_read_data(centre: Centre, opened: Opened, name: str) -> None:
+    before = centre.workers()
+    refused(centre, AT_THE_GATE[name])
+    assert not opened
+    assert centre.workers() == before
+
+
+@pytest.mark.parametrize("name", PRICED)
+def test_what_it_costs_is_refused_before_data_is_read(centre: Centre, opened: Opened, name: str) -> None:
+    refused(centre, PRICED[name])
+    assert not opened
+    assert not spent(centre)
+
+
+def test_a_run_that_nobody_agreed_to_waits_for_a_person(centre: Centre, opened: Opened) -> None:
+    centre.rule("approval: automatic", "approval: once")
+    try:
+        refused(centre, Case(lambda centre: centre.prepare(), CODE.APPROVAL))
+    finally:
+        centre.rule("approval: automatic", "approval: automatic")
+    assert not opened
+
+
+def test_an_accepted_run_can_still_ask_too_much(centre: Centre, opened: Opened, start: dict[str, np.ndarray]) -> None:
+    """And what is honest does reach for the data, before, in between and after: so the rest did not."""
+    plan = centre.plan(privacy=privacy(evaluation_noise=20.0, calibration_noise=20.0))
+    frame = centre.prepare(plan)
+    first = centre.send(frame)
+    assert (read_reply(first.header).outcome, bool(opened)) == ("ok", True)
+    assert spent(centre) == {plan.run_id}
+
+    # What was answered once is sent again, and nothing else under its number.
+    entries = len(centre.audit())
+    assert centre.send(frame) == first
+    assert len(centre.audit()) == entries
+    refused(centre, Case(lambda centre: centre.prepare(plan, expires=later()), CODE.REPLAYED))
+    other = dataclasses.replace(plan, seed=9)
+    refused(centre, Case(lambda centre: centre.prepare(other, attempt=2), CODE.WRONG_RUN))
+
+    # Whoever reads the data from here on has to open it.
+    os.utime(centre.data)
+    for name, case in poisoned(plan, start).items():
+        refused(centre, case)
+        assert not opened, name
+    before = charged(centre)
+    assert not before
+
+    good = weights.encode(start)
+    frame = centre.work("train", plan, {"model": good}, round=1)
+    trained = centre.send(frame)
+    assert (read_reply(trained.header).outcome, bool(opened)) == ("ok", True)
+    assert len(charged(centre)) == 1
+    os.utime(centre.data)
+    assert centre.send(frame) == trained
+    assert not opened
+    assert len(charged(centre)) == 1
+    assert centre.answer(centre.ask("finish", plan, {}, round=2)).outcome == "ok"
+
+
+def poisoned(plan: RoundPlan, start: dict[str, np.ndarray]) -> dict[str, Case]:
+    """Work of this run on something that is no model of it, or that its plan does not have."""
+    good, first = weights.encode(start), min(start)
+
+    def train(model: bytes, code: RefusalCode = CODE.MODEL_INVALID, **changes: Any) -> Case:
+        return Case(lambda centre: centre.work("train", plan, {"model": model}, **changes), code)
+
+    def altered(value: np.ndarray) -> bytes:
+        return weights.encode({**start, first: value})
+
+    nan, scale = altered(np.full_like(start[first], np.nan)), {"mean": [50.0, 5.0], "scale": [20.0, 0.0]}
+    return {
+        "NaN": train(nan),
+        "NaN, to evaluate": Case(lambda centre: centre.work("evaluate", plan, {"model": nan}), CODE.MODEL_INVALID),
+        "infinity": train(altered(np.full_like(start[first], -np.inf))),
+        "another shape": train(altered(start[first][:1])),
+        "another type": train(altered(start[first].astype(np.float64))),
+        "a name too many": train(weights.encode({**start, "backdoor": start[first]})),
+        "a name too few": train(weights.encode({name: start[name] for name in start if name != first})),
+        "no weights": train(b"no weights at all"),
+        "no model": Case(lambda centre: centre.work("train", plan, {}), CODE.MALFORMED),
+        "other weights than it says": train(good, model_hash="0" * 64),
+        "other weights to start from": train(altered(start[first] + 1), round=1),
+        "a round too many": train(good, CODE.WRONG_RUN, round=3),
+        "another plan": train(good, CODE.PLAN_INVALID, plan_hash="0" * 64),
+        "no normalisation": train(good, CODE.MALFORMED, body={}),
+        "scale of zero": train(good, CODE.MALFORMED, body={"normalisation": scale}),
+        "a stage of no sum": Case(
+            lambda centre: centre.work("share", plan, {"secagg": b""}, purpose="train"), CODE.PROTECTION
+        ),
+        "no graph": Case(lambda centre: centre.work("calibrate", plan, {"graph": b"none"}), CODE.MODEL_INVALID),
+        "statistics without noise": Case(lambda centre: centre.work("statistics", plan, {}, round=0), CODE.POLICY),
+    }
+
+
+def test_what_no_transport_of_ours_would_send_is_dropped_and_the_agent_goes_on(centre: Centre, opened: Opened) -> None:
+    """The site has no header that it could answer to."""
+    honest, read = centre.prepare(), len(centre.log())
+    unanswered = [
+        centre.say(replace(honest, header=b" " * (MAX_HEADER + 1))),
+        centre.say(replace(honest, blobs={str(number): b"x" for number in range(65)})),
+    ]
+    refused(centre, AT_THE_GATE["expired"])  # asked after these
+    assert centre.log()[read:].count("a message that is no instruction was dropped") == 2
+    assert not any(answer.exists() for answer in unanswered)
+    assert not opened
+
+
+def test_the_agent_still_works_and_its_audit_log_is_whole(centre: Centre) -> None:
+    assert centre.answer(centre.prepare(centre.plan())).outcome == "ok"
+    (log,) = audit_logs.check([centre.running.site_state(centre.name) / "audit"])
+    assert log.verdict.ok
+
+
+def refused(centre: Centre, case: Case) -> None:
+    """Ask, and hear no: with this code alone, which the site's audit log holds, for a reason its own log tells."""
+    read = len(centre.log())
+    reply = centre.answer(case.ask(centre))
+    assert (reply.outcome, reply.code) == ("refused", case.code)
+    assert not reply.blobs
+    assert set(reply.body) <= {"audit"}
+    last = centre.audit()[-1]
+    assert (last["kind"], last["facts"]["code"]) == ("refused", case.code)
+    assert ids.run_bytes(last["facts"]["run_id"])
+    assert case.why in centre.log()[read:]
+
+
+def later() -> str:
+    """When another instruction expires."""
+    return instants.text(instants.now() + timedelta(seconds=90))
+
+
+def spent(centre: Centre) -> set[str]:
+    """The runs that something is set aside for."""
+    return {row[0] for row in ledger(centre, "SELECT run_id FROM run WHERE finished IS NULL")}
+
+
+def charged(centre: Centre) -> set[str]:
+    """What was paid for."""
+    return {row[0] for row in ledger(centre, "SELECT release FROM spent")}
+
+
+def ledger(centre: Centre, query: str) -> list[tuple[Any, ...]]:
+    """Rows of the site's budget."""
+    path = centre.running.site_state(centre.name) / "budget.db"
+    if not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchall()
