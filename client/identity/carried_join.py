@@ -53,11 +53,13 @@ def answered(directory: Path, data: bytes, *, clock: Callable[[], datetime] = in
     admission = Admission.parse(data)
     federation = admission.read_federation()
     pending = directory / PENDING
-    # The key that was asked for lies with its certificate once that is here: what is left is to say that nothing waits.
-    if not pending.exists() or not (directory / STAGED_KEY).exists():
+    # The key that was asked for lies with its certificate once that is here.
+    if not (pending.exists() and (directory / STAGED_KEY).exists()):
         known = enrolment.load_joined(directory)
         if known is not None and known.federation.digest == federation.digest:
-            _settle(directory)
+            standing.mark(directory)
+            with storage.storage_errors(pending):
+                pending.unlink(missing_ok=True)
             return known
         raise ConfigError("no request was made at this host", allowed="the host that asked", next_step=_NEXT)
     asked = documents.document(storage.read(pending), SCHEMA)
@@ -70,12 +72,5 @@ def answered(directory: Path, data: bytes, *, clock: Callable[[], datetime] = in
     joined = enrolment.accept(
         directory, federation, documents.canonical(admission.answer), clock(), replaces=bool(asked.get("replaces"))
     )
-    _settle(directory)
-    return joined
-
-
-def _settle(directory: Path) -> None:
-    """Nothing waits any more, and files come next."""
     standing.mark(directory)
-    with storage.storage_errors(directory):
-        (directory / PENDING).unlink(missing_ok=True)
+    return joined

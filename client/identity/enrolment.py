@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from fedsite.client.carried import standing
 from fedsite.client.identity import introduction, pair
+from fedsite.client.identity.site import PENDING
 from fedsite.client.link.flower_client import Connection
 from fedsite.protocol import certificates, documents, instants, site_document, storage, tokens
 from fedsite.protocol.enrolment import Request, open_answer, sign_request
@@ -155,8 +156,9 @@ def accept(directory: Path, federation: Federation, answer: bytes, now: datetime
     storage.write_atomic(directory / "federation.json", federation.encode())
     storage.write_atomic(directory / "ca.crt", federation.ca_certificate.encode("ascii"))  # flower-supernode reads it
     keep(directory, federation, identity, tls_key, issued)
-    with storage.storage_errors(directory / STAGED_KEY):
-        (directory / STAGED_KEY).unlink(missing_ok=True)
+    with storage.storage_errors(directory):
+        for name in (STAGED_KEY, PENDING):  # PENDING: a request by file, whose answer comes too late now
+            (directory / name).unlink(missing_ok=True)
     return Joined(
         site_id=identity.public.id,
         name=issued.name,

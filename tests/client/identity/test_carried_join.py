@@ -15,7 +15,7 @@ from fedsite.protocol import documents
 from fedsite.protocol.errors import ConfigError, DocumentError, TrustError
 from fedsite.server import home as homes
 from tests.centre import Centre
-from tests.site_place import killed
+from tests.site_place import Place, killed
 
 
 @pytest.fixture
@@ -116,3 +116,11 @@ def test_joining_anew_over_the_network_ends_the_carrying(centre: Centre, tmp_pat
     assert [site.carried for site in centre.fleet.sites()] == [False]
     centre.fleet.carry(centre.fleet.sites()[0].site_id, True)
     assert [site.carried for site in centre.fleet.sites()] == [True]
+
+
+def test_a_join_over_the_network_ends_a_request_that_waits(place: Place) -> None:
+    standing.mark(place.directory)
+    _ask(place.centre, place.directory)
+    place.join()
+    assert not standing.is_carried(place.directory)
+    assert not (place.directory / carried_join.PENDING).exists()

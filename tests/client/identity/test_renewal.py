@@ -15,9 +15,9 @@ import pytest
 from fedsite.client.audit import log as audit_log
 from fedsite.client.identity import enrolment, introduction, pair, site
 from fedsite.client.identity import renewal as renewing
-from fedsite.protocol import audit_lines, certificates, instants, storage
+from fedsite.protocol import audit_lines, certificates, documents, envelope, instants, storage
 from fedsite.protocol.audit_file import AuditFile
-from fedsite.protocol.errors import ConfigError, StorageError, TrustError, UnreachableError
+from fedsite.protocol.errors import ConfigError, FedsiteError, StorageError, TrustError, UnreachableError
 from fedsite.protocol.keys import SigningKey, TlsKey
 from tests.centre import START
 from tests.site_place import Place, killed, place_at
@@ -162,6 +162,51 @@ def test_an_answer_for_another_key_is_not_kept(member: Place, monkeypatch: pytes
     assert member.in_force()
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"<html>", b"null", b"[" * 100_000, b"\xff\xfe", b" " * (1 << 20), b"cut", b"unsigned", b"other"],
+    ids=lambda data: data[:8].decode("latin1").strip() or f"{len(data)}-bytes",
+)
+def test_an_answer_that_is_none_leaves_the_pair_and_the_agent(
+    member: Place, monkeypatch: pytest.MonkeyPatch, garbage: bytes
+) -> None:
+    member.centre.now = START + timedelta(days=65)
+    answers, old = member._post, (member.directory / "tls.pem").read_bytes()
+
+    def answer(federation: Any, path: str, body: bytes, tls: Any = None) -> bytes:
+        good = answers(federation, path, body, tls)
+        value = json.loads(good)
+        changed = {
+            b"cut": good[:-9],
+            b"unsigned": documents.canonical({**value, "signature": ""}),
+            b"other": envelope.wrap("fedsite/sig/enrolled/1", value["signed"], SigningKey.generate()),
+        }
+        return changed.get(garbage, garbage)
+
+    monkeypatch.setattr(introduction, "post", answer)
+    renewal = member.renewal()
+    renewal.when_due()
+    assert isinstance(renewal.problem, FedsiteError)
+    assert not renewal.due(member.centre.now)
+    assert (member.directory / "tls.pem").read_bytes() == old
+    assert member.in_force()
+
+
+def test_what_stands_around_a_certificate_is_not_kept(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    member.centre.now = RENEWED_AT
+    answers, key = member._post, member.centre.home.signing_key()
+
+    def answer(federation: Any, path: str, body: bytes, tls: Any = None) -> bytes:
+        value = json.loads(answers(federation, path, body, tls))["signed"]
+        value["certificate"] += "caf\u00e9"
+        return envelope.wrap("fedsite/sig/enrolled/1", value, key)
+
+    monkeypatch.setattr(introduction, "post", answer)
+    renewing.renew(member.directory, clock=member.clock)
+    assert member.in_force()
+    assert pair.certificate(member.directory).endswith("-----END CERTIFICATE-----\n")
+
+
 def test_a_kill_at_any_write_of_a_renewal_leaves_a_pair_that_counts(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +233,27 @@ def test_a_kill_at_any_write_of_a_renewal_leaves_a_pair_that_counts(
             break
     assert die_at == 7  # three files, before and after each, and once to the end
     assert len(ends) == 2  # the old one, or the new one
+
+
+def test_of_two_copies_of_a_host_the_one_that_renewed_first_is_told_that_it_is_out(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.join()
+    copy = Place(tmp_path / "copy" / "site", place.centre, monkeypatch)
+    shutil.copytree(place.directory, copy.directory)
+    for number, here in enumerate((place, copy), start=1):
+        monkeypatch.setattr(introduction, "post", here._post)
+        here.centre.now = RENEWED_AT + timedelta(minutes=number)
+        renewing.renew(here.directory, clock=here.clock)
+    assert (copy.in_force(), place.centre.fleet.by_certificate(_der(place))) == (True, None)
+    monkeypatch.setattr(introduction, "post", place._post)
+    place.centre.now += timedelta(minutes=1)
+    with pytest.raises(TrustError, match="not in force"):
+        renewing.renew(place.directory, clock=place.clock)
+
+
+def _der(place: Place) -> bytes:
+    return certificates.der(pair.certificate(place.directory))
 
 
 def test_a_site_that_leaves_says_so_and_is_out(member: Place) -> None:
