@@ -90,4 +90,5 @@ def test_it_says_what_the_agent_does(
     reply = kit.answer(kit.centre.prepare(kit.site, plan), kit.built(settings=chosen, not_now=not_now))
     assert (None if reply.code is None else str(reply.code)) == code
     assert would == ("accept" if code is None else WOULD.get(code, "refuse"))
+    assert code is None or kit.worker.calls == []
     assert codes[:1] == ([code] if would == "refuse" else [])
