@@ -26,7 +26,8 @@ class Sides:
         self.logs = {side: AuditFile(home / side / "audit", key, owner=side) for side, key in keys.items()}
         for number in range(1, 4):
             asked = self.logs["server"].append("exchange", {"run_id": f"run-{number}"})
-            answered = self.logs["site"].append("released", {"run_id": f"run-{number}"}, {self.ids["server"]: asked})
+            facts = {"run_id": f"run-{number}", "late": False}
+            answered = self.logs["site"].append("released", facts, {self.ids["server"]: asked})
             self.logs["server"].append("heads", {}, {self.ids["site"]: answered})
 
     def file(self, side: str) -> Path:
@@ -128,6 +129,7 @@ def test_show_prints_what_stands_there(sides: Sides) -> None:
     done = fedsite(sides.home, "audit", "show", str(sides.file("site")), "--json", "--last", "2")
     assert [json.loads(line)["facts"]["run_id"] for line in done.stdout.splitlines()] == ["run-2", "run-3"]
     done = fedsite(sides.home, "audit", "show", "--run", "run-1")
+    assert "late=false" in done.stdout
     assert [line.split()[2] for line in done.stdout.splitlines()] == ["released", "exchange"]
     sides.edit("site", lambda lines: [lines[0], b"nonsense\n", *lines[2:]])
     done = fedsite(sides.home, "audit", "show", str(sides.file("site")))
