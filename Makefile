@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Which of the slow tests: 'slow and not long' leaves out those that take many minutes alone.
+SELECT ?= slow
 export OMP_NUM_THREADS := 1
 
 .PHONY: demo test test-slow lint bench setup clean
@@ -23,7 +25,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 test-slow: $(STAMP)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m '$(SELECT)'
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -13,9 +13,14 @@ from hypothesis import HealthCheck, settings
 # A slow machine is no failure, and the same code gets the same answer. To look for new examples:
 # python -m pytest --hypothesis-profile=explore
 settings.register_profile(
-    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "steady",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("explore", parent=settings.get_profile("steady"), derandomize=False)
+settings.register_profile("explore", parent=settings.get_profile("steady"), max_examples=500, derandomize=False)
 settings.load_profile("steady")
 
 DATA = "FEDSITE_DATA"  # where real data is: the one setting that tests take

@@ -84,6 +84,7 @@ def test_the_commands_of_the_central_team_say_what_there_is(toys: Toys) -> None:
     assert done.value["state"] == "revoked"
 
 
+@pytest.mark.slow
 def test_a_carried_site_takes_part_in_a_sealed_run(toys: Toys) -> None:
     toys.site("north")
     island = _enrol(toys, "island")
