@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files of tests that run at the same time.
+WORKERS ?= 2
 # Which of the slow tests: 'slow and not long' leaves out those that take many minutes alone.
 SELECT ?= slow
 export OMP_NUM_THREADS := 1
@@ -22,7 +24,7 @@ demo: $(STAMP)
 	@$(BIN)/fedsite demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m '$(SELECT)'

@@ -176,6 +176,13 @@ class Centre:
         """What the agent wrote for its operator."""
         return (self.running.site_home(self.name) / "up.stderr").read_text()
 
+    def logged(self, words: str, times: int, since: int) -> None:
+        """Wait until the agent has written these words so often since a length of its log."""
+        until = time.monotonic() + LONGEST_S
+        while (found := self.log()[since:]).count(words) < times:
+            assert time.monotonic() < until, found
+            time.sleep(0.01)
+
     def audit(self) -> list[dict[str, Any]]:
         """The entries of the site's audit log."""
         files = sorted((self.running.site_state(self.name) / "audit").rglob("*.jsonl"))
