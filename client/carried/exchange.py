@@ -200,14 +200,14 @@ def run(directory: Path, data: bytes, progress: Callable[[int, int, Header], Non
     Raises:
         ConfigError: not joined, wrong settings, or an agent runs. Others of the tree: as `check` and `take_in`.
     """
-    from fedsite.client import assembly, settings
+    from fedsite.client import assembly, settings, state_directory
     from fedsite.client.audit import log as audit_log
     from fedsite.client.carried import standing
     from fedsite.client.identity import site as identity
 
     site = identity.load(directory)
     parcel = check(data, site, instants.now())
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         standing.mark(directory)
         parts = assembly.assemble(directory, settings.SettingsFile(directory), fetcher(parcel))
         try:
@@ -225,13 +225,13 @@ def pack_answers(directory: Path, write: Callable[[bytes], None]) -> Exported:
     Raises:
         ConfigError: not joined, or an agent runs. StorageError: the disk, or the medium.
     """
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
     from fedsite.client.audit import log as audit_log
     from fedsite.client.carried import standing
     from fedsite.client.identity import site as identity
 
     site, now = identity.load(directory), instants.now()
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         found = export(site, CarriedAnswers(directory), now)
         if found.data is not None:
             facts: dict[str, Any] = {"sequence": found.sequence, "answers": len(found.answers)}

@@ -41,14 +41,14 @@ def leave(
 
     The privacy budget stays: what was spent stays spent.
     """
-    from fedsite.client import assembly, settings
+    from fedsite.client import settings, state_directory
 
     directory = settings.state_directory()
     if not any((directory / name).exists() for name in (_FIRST, _LAST)):
         output.emit({"schema": SCHEMA, "left": False, "revoked": False}, json)
         output.say("this host has not joined a federation; nothing was changed")
         return
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         if not yes and not _confirmed(directory):
             raise ConfigError("not confirmed; nothing was changed", allowed="y", next_step="fedsite leave --yes")
         # First of all: afterwards nobody here has the keys to say it with, or knows the name.

@@ -73,10 +73,10 @@ def privacy(
 
 
 def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
     from fedsite.client.ledger.budget import reader
 
-    budget = reader(directory / assembly.BUDGET)
+    budget = reader(directory / state_directory.BUDGET)
     if budget is None:
         return [], None
     try:
@@ -87,7 +87,7 @@ def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
 
 def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
     """What a run would cost the data that is here now: read, so that its records are found under any file name."""
-    from fedsite.client import assembly, data
+    from fedsite.client import data, state_directory
     from fedsite.client.commands.policy import read_plan
     from fedsite.client.identity import site
     from fedsite.client.ledger import covered, quote
@@ -107,7 +107,7 @@ def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
         except TelemetryError as error:
             unread = plain(error)
     source = data.source_id(task, where)
-    quotes = quote.quotes(plan, found.policy, directory / assembly.BUDGET, source, records)
+    quotes = quote.quotes(plan, found.policy, directory / state_directory.BUDGET, source, records)
     return {
         "schema": FORECAST,
         "run_id": plan.run_id,
@@ -195,7 +195,7 @@ def _close(directory: Path, word: str) -> None:
     Raises:
         ConfigError: no open run is meant, or several are, or an agent runs.
     """
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
     from fedsite.client.audit import log as audit_log
     from fedsite.client.ledger.budget import Budget
     from fedsite.client.store import Outbox
@@ -203,8 +203,8 @@ def _close(directory: Path, word: str) -> None:
 
     if not _entries(directory)[0]:
         raise ConfigError(f"run {word} is not in the budget: nothing was ever spent here")
-    with assembly.only_one(directory):
-        budget = Budget(directory / assembly.BUDGET)
+    with state_directory.only_one(directory):
+        budget = Budget(directory / state_directory.BUDGET)
         try:
             run_id = _open_run(word, budget.entries())
             audit_log.record(directory, "closed", {"run_id": run_id})

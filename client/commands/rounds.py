@@ -165,7 +165,7 @@ def _measured(directory: Path, plan: RoundPlan) -> dict[str, Any]:
 
 def priced(directory: Path, chosen: Settings, plan: RoundPlan) -> tuple[str, list[Any], list[dict[str, str]]]:
     """The source a plan would read here, what it costs each unit, and every reason to refuse it."""
-    from fedsite.client import assembly, data
+    from fedsite.client import data, state_directory
     from fedsite.client.consent import gate
     from fedsite.client.ledger import quote
     from fedsite.client.refusals import plain
@@ -179,7 +179,7 @@ def priced(directory: Path, chosen: Settings, plan: RoundPlan) -> tuple[str, lis
         source = data.source_id(task, data.location(chosen, task))
     except TelemetryError as error:
         reasons += [] if str(error) in map(str, reasons) else [error]
-    quotes = quote.quotes(plan, chosen.policy, directory / assembly.BUDGET, source) if source else []
+    quotes = quote.quotes(plan, chosen.policy, directory / state_directory.BUDGET, source) if source else []
     # A cap that the plan's own claim is above already is not told twice.
     told = {str(getattr(reason, "allowed", "")) for reason in reasons}
     reasons += [reason for one in quotes for reason in one.refused if reason.allowed not in told]

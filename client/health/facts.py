@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from fedsite.client import assembly
+from fedsite.client import state_directory
 from fedsite.client.audit import log as audit_log
 from fedsite.client.carried import standing
 from fedsite.client.carried.standing import Standing
@@ -122,10 +122,10 @@ def _carried(problems: list[Finding], directory: Path, now: datetime) -> Standin
 
 def agent(directory: Path) -> dict[str, Any]:
     """What the agent is doing; a file that was left by kill -9 does not count."""
-    if not assembly.running(directory):
+    if not state_directory.running(directory):
         return dict(STOPPED)
     try:
-        found = documents.parse(storage.read(directory / assembly.STATE, limit=64 << 10))
+        found = documents.parse(storage.read(directory / state_directory.STATE, limit=64 << 10))
     except FedsiteError:
         return {"state": "starting"}  # or it ended in this very moment
     return dict(found) if isinstance(found, dict) and isinstance(found.get("state"), str) else {"state": "starting"}
@@ -175,7 +175,7 @@ def _ledger(
     """Balances, the numbers of open and finished runs, and which of the open ones are over by their own plan."""
     from fedsite.client.ledger.budget import reader
 
-    budget = reader(directory / assembly.BUDGET)
+    budget = reader(directory / state_directory.BUDGET)
     if budget is None:
         return (), 0, 0, ()
     try:

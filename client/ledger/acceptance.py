@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedsite.client import assembly
+from fedsite.client import state_directory
 from fedsite.client.audit import log as audit_log
 from fedsite.client.audit import witness
 from fedsite.client.ledger import budget_mark
@@ -32,8 +32,8 @@ def accept(directory: Path, by: str) -> dict[str, Any]:
         BudgetError: the file is damaged.
         StorageError: it cannot be written; the ledger is refused as before.
     """
-    path = directory / assembly.BUDGET
-    with assembly.only_one(directory):
+    path = directory / state_directory.BUDGET
+    with state_directory.only_one(directory):
         try:
             whole = reader(path)
         except BudgetError:

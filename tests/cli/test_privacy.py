@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import assembly
+from fedsite.client import state_directory
 from fedsite.client.ledger.budget import Budget
 from fedsite.client.ledger.covered import PURPOSE, hashed
 from fedsite.privacy.accounting import Spend
@@ -168,7 +168,7 @@ def test_a_ledger_that_is_refused_is_accepted_by_a_command_of_its_own(tmp_path: 
     account(directory, B, "/a.csv", "pump-1")
     (directory / "budget.db").write_bytes(kept)
     assert fedsite(tmp_path, "privacy", "--close", A).returncode == 7
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         assert fedsite(tmp_path, "privacy", "--accept").returncode == 2
     accepted = fedsite(tmp_path, "privacy", "--accept", "--json")
     assert (accepted.returncode, "the audit log says so" in accepted.stderr) == (0, True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import assembly, running
+from fedsite.client import running, state_directory
 from fedsite.client.carried import standing
 from fedsite.client.health import facts as health_facts
 from fedsite.client.identity import enrolment, pair
@@ -42,7 +42,7 @@ class Link:
 
     def pull(self) -> None:
         self.pulls += 1
-        self.state = json.loads((self._place.directory / assembly.STATE).read_bytes())
+        self.state = json.loads((self._place.directory / state_directory.STATE).read_bytes())
         if self.pulls == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fedsite.client import assembly
+from fedsite.client import state_directory
 from tests.e2e import leftovers
 from tests.e2e.toy_federation import LONGEST_S, Toys
 
@@ -142,7 +142,7 @@ def _hang(toys: Toys, *overrides: str) -> tuple[str, dict[str, Any], dict[str, A
 
 def _wait_working(toys: Toys, name: str, kind: str) -> None:
     """Until the agent says that it works on an instruction of this kind."""
-    path = toys.site_state(name) / assembly.STATE
+    path = toys.site_state(name) / state_directory.STATE
     until = time.monotonic() + LONGEST_S
     while (state := json.loads(path.read_text())).get("kind") != kind:
         assert time.monotonic() < until, state
