@@ -104,7 +104,7 @@ class SiteAudit:
         if audit_lines.holds(self._log.folder, held):
             self._remember(held)
             return
-        seen = witness.read(self._log.folder.parent.parent)
+        seen = witness.read(self._budget.parent)
         if seen is not None and (seen.set_back or seen.held == held):
             return
         _log.error(
@@ -120,11 +120,17 @@ class SiteAudit:
             self._told.pop(next(iter(self._told)))
 
     def _ledger(self) -> dict[str, Any] | None:
-        """How far the budget was written: its id and the number of its last change; None before the first."""
+        """How far the budget was written: its id and the number of its last change; None before the first.
+
+        Where the files are behind what this log says already, that is said again: the newest entry knows all there is.
+        """
         try:
             mark = budget_mark.read(self._budget)
         except FedsiteError as error:
             return {"unreadable": str(error.refusal)}
+        seen = witness.read(self._budget.parent)
+        if seen is not None and (mark is None or seen.ahead(mark.budget, mark.sequence)):
+            return seen.ledger
         return None if mark is None else {"budget": mark.budget, "sequence": mark.sequence}
 
 

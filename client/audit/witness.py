@@ -7,12 +7,12 @@ holds until the operator accepts the ledger as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fedsite.protocol import audit, audit_lines, documents, storage
+from fedsite.protocol import audit, audit_lines, documents, shape, storage
 from fedsite.protocol.audit import Head
 from fedsite.protocol.audit_file import FOLDER
 from fedsite.protocol.errors import FedsiteError
@@ -30,6 +30,17 @@ class Witness:
     budget: str = ""  # id of the ledger; empty where it was set back
     sequence: int = 0  # of its last change that is known of
     held: Head | None = None  # of this log, as the centre held it when it was found set back, or that was accepted
+
+    def ahead(self, budget: str, sequence: int) -> bool:
+        """Whether a ledger with this id and last change is not the one that the log knows, or is behind it."""
+        return self.set_back or budget != self.budget or sequence < self.sequence
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        """As an entry says it."""
+        if self.set_back:
+            return {SET_BACK: None if self.held is None else shape.plain(self.held)}
+        return {"budget": self.budget, "sequence": self.sequence}
 
     @property
     def set_back(self) -> bool:
@@ -54,30 +65,35 @@ def read(directory: Path) -> Witness | None:
 
 
 def _newest(folder: Path) -> Witness | None:
-    return next(_told(folder), None)
-
-
-def _told(folder: Path) -> Iterator[Witness]:
+    """What the newest entry that speaks of the ledger says of it; None where that knows of none, or none speaks."""
     for line in audit_lines.backwards(audit_lines.files(folder)):
         if b'"ledger"' not in line and SET_BACK.encode() not in line:
             continue
         try:
             value = documents.parse(line, limit=audit.MAX_LINE)
-            one = _witness(value) if isinstance(value, Mapping) else None
+            return _witness(value)
         except (FedsiteError, KeyError, TypeError):
-            continue  # a line that is damaged says nothing: fedsite audit verify names it
-        if one is not None:
-            yield one
+            continue  # a line that is damaged, or about something else, says nothing: fedsite audit verify names it
+    return None
 
 
-def _witness(entry: Mapping[str, Any]) -> Witness | None:
+def _witness(entry: Any) -> Witness | None:
+    """What an entry says of the ledger; None: that there is none.
+
+    Raises:
+        KeyError, TypeError, DocumentError: it says nothing of it.
+    """
     facts, at = entry["facts"], str(entry["at"])
     held = audit.read_head(facts[audit.HELD]) if facts.get(audit.HELD) else None
     if entry["kind"] == SET_BACK:
         return Witness(at=at, held=held)
-    after = (facts.get("ledger") or {}).get("after") or {}
-    if not isinstance(after.get("budget"), str) or not isinstance(after.get("sequence"), int):
+    after = facts["ledger"]["after"]
+    if after is None:
         return None
+    if SET_BACK in after:
+        return Witness(at=at, held=None if after[SET_BACK] is None else audit.read_head(after[SET_BACK]))
+    if not isinstance(after["budget"], str) or not isinstance(after["sequence"], int):
+        raise TypeError
     return Witness(at=at, budget=after["budget"], sequence=after["sequence"], held=held)
 
 

@@ -18,6 +18,7 @@ from fedsite.protocol import audit, audit_lines, shape
 from fedsite.protocol.audit import Head
 from fedsite.protocol.errors import BudgetError, ConfigError, RefusalCode
 from fedsite.protocol.messages import Frame, read_header, read_reply
+from fedsite.protocol.plan import PrivacyPlan
 from tests.client.conftest import NOW
 
 LEDGER = ("budget.db", "budget.db-wal", "budget.db-shm", "budget.mark")
@@ -219,3 +220,21 @@ def test_of_two_identities_the_present_one_decides(site: Site) -> None:
     assert known is not None
     assert seen is not None
     assert known.sequence > seen.sequence
+
+
+@pytest.mark.parametrize("what", ["a run without privacy", "the end of a run"])
+def test_nothing_but_acceptance_makes_it_good(refused: Site, what: str) -> None:
+    """What is still done is written down with how far the ledger was: the log goes on, and has not forgotten."""
+    site = refused
+    if what == "a run without privacy":
+        site.answers = site.kit.logged(settings=site.kit.handler_settings(require_privacy=False))
+        public = replace(site.another("P"), privacy=PrivacyPlan(mode="none"))
+        assert site.code(site.kit.centre.prepare(site.kit.site, public)) is None
+        assert site.code(site.kit.centre.train(site.kit.site, public)) is None
+        assert site.kinds()[-1] == "released"
+    else:
+        site.answers.handle(site.kit.centre.ask(site.kit.site, "finish", site.plan, round=3))
+    site.answers = site.kit.logged()
+    assert site.code(site.asked(site.another("Z"), None)) == RefusalCode.BUDGET
+    with pytest.raises(BudgetError):
+        reader(site.kit.budget_path)
