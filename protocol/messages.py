@@ -151,7 +151,7 @@ def read_reply(data: bytes) -> ReplyHeader:
     """Parse a reply's header.
 
     Raises:
-        DocumentError: not of this schema, an unknown code, or a code that does not fit its outcome.
+        DocumentError: not of this schema, ids that are none, an unknown code, or one that does not fit its outcome.
     """
     value = _document(data, REPLY_SCHEMA)
     code = value.get("code")
@@ -162,6 +162,7 @@ def read_reply(data: bytes) -> ReplyHeader:
             next_step="upgrade the server: pip install --upgrade fedsite",
         )
     reply = shape.read(ReplyHeader, {**value, "code": None})
+    check_fields(reply)
     if (reply.outcome == "ok") != (code is None):
         raise DocumentError(
             f"outcome {reply.outcome} with code {code}", allowed="a code exactly when the outcome is not ok"

@@ -179,11 +179,10 @@ def _verified(path: Path, directory: Path) -> dict[str, Any]:
 
 
 def _accept(directory: Path) -> None:
-    import getpass
-
+    from fedsite.client.identity import site
     from fedsite.client.ledger.acceptance import accept
 
-    told = accept(directory, getpass.getuser())
+    told = accept(directory, site.person())
     before, after = told["before"], told["after"]
     known = "" if before is None else f", of {before['sequence']} that are known of"
     output.say(f"accepted with {after['sequence']} changes{known}; the audit log says so")

@@ -72,7 +72,7 @@ class Approvals:
         path = self._path(plan.hash, "run")
         known = self._read(path, Known)
         if known is None:
-            check_size(plan)
+            check_size(len(plan.encode()))
             self._make_room(now, needed=not accepted)
             self._write(path, Known(asked=now, accepted=now if accepted else None, plan=plan))
         elif accepted and known.accepted is None:
@@ -204,13 +204,12 @@ class Approvals:
         return not self._path(one.plan.hash, "decision").exists()
 
 
-def check_size(plan: RoundPlan) -> None:
-    """Refuse a plan that is larger than a person would be shown.
+def check_size(size: int) -> None:
+    """Refuse a plan of more bytes than a person would be shown: to read it takes minutes.
 
     Raises:
         IntegrityError: it is (`too-large`).
     """
-    size = len(plan.encode())
     if size > PLAN_BYTES:
         raise IntegrityError(f"a plan of {size} bytes", allowed=f"at most {PLAN_BYTES}", refusal=RefusalCode.TOO_LARGE)
 

@@ -39,7 +39,7 @@ def objections(plan: RoundPlan, rules: PolicySettings) -> list[Exception]:
     """
     found: list[Exception] = []
     try:
-        approvals.check_size(plan)
+        approvals.check_size(len(plan.encode()))
         read_task(plan.task)
     except (FedsiteError, TelemetryError) as error:
         found.append(error)

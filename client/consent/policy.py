@@ -5,23 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import get_args
 
-from fedsite.client.consent.approvals import PLAN_BYTES
+from fedsite.client.consent.approvals import check_size
 from fedsite.client.settings import PolicySettings
 from fedsite.models import sum_noise
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import shape
-from fedsite.protocol.errors import (
-    BudgetError,
-    DocumentError,
-    FedsiteError,
-    IntegrityError,
-    PolicyError,
-    RefusalCode,
-)  # fmt: skip
+from fedsite.protocol.errors import BudgetError, DocumentError, FedsiteError, PolicyError, RefusalCode
 from fedsite.protocol.messages import Header, Purpose
 from fedsite.protocol.plan import SITE, RoundPlan
 
-HASH_DIGITS = 64
+_HASH_DIGITS = 64
 CLAIM_SLACK = 0.005  # relative: two machines' floating point, no more
 _STRENGTH = {"none": 0, "sealed": 1, "secagg": 2}
 _NEXT = {
@@ -95,7 +88,7 @@ def _unit(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
 def _weights(plan: RoundPlan) -> list[str]:
     """The hash of the weights that a run starts from: no word of the centre's that is one of an architecture."""
     found = plan.model.init_hash
-    return [found] if len(found) == HASH_DIGITS else []
+    return [found] if len(found) == _HASH_DIGITS else []
 
 
 def _weak(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
@@ -224,10 +217,7 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
         DocumentError: not a plan, or another one than the header names (`plan-invalid`, `wrong-run`).
         IntegrityError: it is larger than a plan may be (`too-large`): to read it would take minutes.
     """
-    if len(data) > PLAN_BYTES:
-        raise IntegrityError(
-            f"a plan of {len(data)} bytes", allowed=f"at most {PLAN_BYTES}", refusal=RefusalCode.TOO_LARGE
-        )
+    check_size(len(data))
     try:
         plan = _parsed(data)
     except DocumentError as error:

@@ -275,9 +275,11 @@ class Coordinator:
         site that was late to accept the plan would hold what it has set aside for good.
         """
         until = self._clock() + LINGER_S
-        with contextlib.suppress(Exception):
+        try:
             while not self._leaving() and self._clock() < until and self._session.exchange.overdue.unheard("finish"):
                 self._wait(LOOK_S)
+        except Exception:
+            _log.exception("the run has ended; whether every site heard of it is not known")
 
     def _stopping(self) -> bool:
         return not self._closing and self._interrupted()

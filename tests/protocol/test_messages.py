@@ -11,12 +11,12 @@ from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
 REPLY: dict[str, Any] = {
     "schema": "fedsite.reply/1",
     "kind": "train",
-    "federation": "f",
-    "site_id": "s",
-    "run_id": "r",
+    "federation": "0" * 32,
+    "site_id": "1" * 32,
+    "run_id": "01ARZ3NDEKTSV4RRFFQ69G5FAV",
     "round": 1,
     "attempt": 1,
-    "instruction": "i",
+    "instruction": "2" * 64,
     "outcome": "ok",
 }
 
@@ -57,6 +57,9 @@ def test_reply_round_trip() -> None:
         {"extra": 1},
         {"blobs": {"a": 1}},
         {"round": "1"},
+        {"round": -1},
+        {"run_id": "../../x"},
+        {"instruction": "2" * 63},
         {"schema": "fedsite.reply/2"},
     ],
 )
