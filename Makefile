@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files of tests that run at the same time.
+WORKERS ?= 2
+# Which of the slow tests: 'slow and not long' leaves out those that take many minutes alone.
+SELECT ?= slow
 export OMP_NUM_THREADS := 1
 
 .PHONY: demo test test-slow lint bench setup clean
@@ -20,10 +24,10 @@ demo: $(STAMP)
 	@$(BIN)/fedsite demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m '$(SELECT)'
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,15 +17,11 @@ from fedsite.client.identity import site as identity
 from fedsite.client.identity.site import Site
 from fedsite.client.ledger.budget import Budget
 from fedsite.client.settings import SettingsFile
+from fedsite.client.state_directory import BUDGET
 from fedsite.client.store import Outbox
 from fedsite.client.work import memory
 from fedsite.client.work.worker_link import WorkerLink
-from fedsite.protocol.errors import ConfigError
-from fedsite.protocol.storage import private_directory, storage_errors
-
-BUDGET = "budget.db"
-STATE = "agent.json"
-LOCK = "agent.lock"
+from fedsite.protocol.storage import private_directory
 
 _log = logging.getLogger(__name__)
 
@@ -86,45 +79,3 @@ def assemble(directory: Path, rules: SettingsFile, fetch: Callable[[str, int], b
         heads=log,
     )
     return Parts(site=site, handler=handler, worker=worker, outbox=outbox)
-
-
-def running(directory: Path) -> bool:
-    """True while an agent holds the state directory; a file left by kill -9 does not count."""
-    try:
-        handle = os.open(directory / LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-@contextlib.contextmanager
-def only_one(directory: Path) -> Iterator[None]:
-    """Hold the state directory: two agents would answer, and spend, twice.
-
-    Raises:
-        ConfigError: another agent holds it.
-    """
-    path = directory / LOCK
-    with storage_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(handle, 32, 0).decode("ascii", errors="replace").strip()
-            raise ConfigError(
-                f"an agent runs already on {directory} (process {pid or 'unknown'})",
-                allowed="one agent for each state directory",
-                next_step=f"end it first: Ctrl-C, systemctl stop fedsite-agent, or kill {pid or 'PID'}",
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
-        yield
-    finally:
-        os.close(handle)

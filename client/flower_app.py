@@ -33,10 +33,10 @@ def answer(message: Message, _context: Context) -> Message:
 
 
 def _handle(frame: Frame) -> Frame:
-    from fedsite.client import assembly, settings
+    from fedsite.client import assembly, settings, state_directory
 
     directory = settings.state_directory()
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         parts = assembly.assemble(directory, settings.SettingsFile(directory), _fetch)
         try:
             return parts.handler.handle(frame)

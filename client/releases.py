@@ -128,8 +128,9 @@ class Releases:
         given = blobs if manifest is None else {**blobs, "manifest": manifest.encode()}
         private = plan.privacy.mode != "none"
         if private and header.kind == "calibrate":
-            # Its failure is charged too, and brings no word of whose records were read.
-            self._reservations.cover(plan, self._ask(header, plan, {}, COVERAGE))
+            # Its failure is charged too, and brings no word of whose records were read: these are asked for before. A
+            # graph that may not run at all is refused then, unread and free.
+            self._reservations.cover(plan, self._ask(header, plan, given, COVERAGE))
         try:
             answer = self._ask(header, plan, given)
         except Exception:

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedsite.client import assembly
+from fedsite.client import assembly, state_directory
 from fedsite.client.agent import Agent, StateReport
+from fedsite.client.carried import standing
 from fedsite.client.health import facts as health_facts
 from fedsite.client.health import findings as health
 from fedsite.client.identity import site
@@ -35,9 +36,10 @@ def run(directory: Path, rules: SettingsFile) -> int:
     """
     from fedsite.client.local import local_serving
 
+    os.environ.pop("FEDSITE_TOKEN", None)  # a container may still have it; no child is to
     settings = rules.current()
     site.load(directory)
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         _log_to_stderr(settings.agent.log)
         board = Board(pid=os.getpid())
         # First of all: whoever binds a socket for its owner alone must not have other threads yet.
@@ -54,8 +56,10 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
     link = FleetLink(connection)
     renewal = CertificateRenewal(directory, lambda: enrolment.use_new_pair(connection, directory))
     parts = assembly.assemble(directory, rules, lambda path, limit: link.fetch(path, limit=limit))
-    state = directory / assembly.STATE
-    constant = {"pid": os.getpid(), "since": board.look()[1].since}
+    state = directory / state_directory.STATE
+    constant: dict[str, Any] = {"pid": os.getpid(), "since": board.look()[1].since}
+    if rules.overrides:
+        constant[health_facts.OVERRIDES] = list(rules.overrides)
     if socket is not None:
         constant["socket"] = str(socket)
     file = StateReport(lambda value: _write(state, value), constant)
@@ -68,6 +72,7 @@ def _run(directory: Path, rules: SettingsFile, board: Board, socket: Path | None
         board.report(told)
 
     def between() -> None:
+        standing.unmark(directory)
         before = renewal.problem
         renewal.when_due()
         if renewal.problem is not before:

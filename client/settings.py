@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedsite.protocol import durations, shape
 from fedsite.protocol.errors import ConfigError
 
 FILE = "site.yaml"
+_TASK = re.compile(r"[^@:]+(@sha256:[0-9a-f]{64})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class DataSettings:
 class PolicySettings:
     """What the site lets the centre ask for; checked before any data is read."""
 
-    tasks: tuple[str, ...] | None = None  # names of the tasks allowed; null: any
+    tasks: tuple[str, ...] | None = None  # NAME, or NAME@sha256:HASH of the task document; null: any
     minimum_protection: Literal["secagg", "sealed", "none"] = "sealed"  # none: the server may read single updates
     cohort_min: int = 3  # sites that a sum must be over, this one included; of 2 each can work out the other's
     colluding_min: int = 0  # sites that may side with the server, against which a secure sum must hold at least
@@ -65,6 +67,7 @@ class PolicySettings:
     bytes_max: int = 1 << 30  # bytes of one instruction
     models: tuple[str, ...] | None = None  # architectures, or SHA-256 of the weights a run starts from; null: any
     strategies: tuple[str, ...] | None = None  # names of the strategies allowed; null: any
+    units: tuple[Literal["window", "entity", "site"], ...] | None = None  # that a claim must be about; null: any
     approval: Literal["automatic", "once", "each"] = "automatic"  # who agrees: these rules, or a person as well
     hours: tuple[str, ...] = ()  # local time in which work may begin, such as "22:00-06:00"; empty: always
     max_celsius: float | None = None  # of the processor, when work begins
@@ -91,6 +94,14 @@ class PolicySettings:
         _range("niceness", self.niceness, 0, 19)
         for window in self.hours:
             hours.read(window)
+        for entry in self.tasks or ():
+            if _TASK.fullmatch(entry) is None:
+                # A beginning of a hash that is short enough to type is short enough to find another document for.
+                raise ConfigError(
+                    f"tasks holds {entry[:120]!r}",
+                    allowed="NAME or NAME@sha256:HASH, with all 64 digits of the hash, lower case",
+                    next_step="fedsite policy test PLAN.json prints the entry of a plan's task",
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +148,7 @@ class SettingsFile:
     def __init__(self, directory: Path, overrides: Sequence[str] = ()) -> None:
         """Read nothing yet; arguments as for `load`."""
         self._directory = directory
-        self._overrides = tuple(overrides)
+        self.overrides = tuple(overrides)
         self._known: Settings | None = None
         self.digest = ""  # SHA-256, hex, of the file as it was last read without an error; of nothing without one
 
@@ -151,7 +162,7 @@ class SettingsFile:
         digest = hashlib.sha256(data or b"").hexdigest()
         if self._known is None or digest != self.digest:
             self._known, self.digest = None, ""
-            self._known = _settings(self._directory / FILE, data, self._overrides)
+            self._known = _settings(self._directory / FILE, data, self.overrides)
             self.digest = digest
         return self._known
 
@@ -185,13 +196,17 @@ def _settings(path: Path, data: bytes | None, overrides: Sequence[str]) -> Setti
     try:
         shape.read(Settings, value)
     except ConfigError as error:
-        raise ConfigError(f"file {path}: {error.found}", allowed=error.allowed, next_step=f"edit {path}") from None
+        raise ConfigError(
+            f"file {path}: {error.found}", allowed=error.allowed, next_step=error.next_step or f"edit {path}"
+        ) from None
     for override in overrides:
         _lay(value, override)
     try:
         return shape.read(Settings, value)
     except ConfigError as error:
-        raise ConfigError(f"override {error.found}", allowed=error.allowed, next_step="fedsite up --help") from None
+        raise ConfigError(
+            f"override {error.found}", allowed=error.allowed, next_step=error.next_step or "fedsite up --help"
+        ) from None
 
 
 def state_directory() -> Path:

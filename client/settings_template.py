@@ -23,7 +23,8 @@ data:
 
 policy:
   # What may run.
-  tasks: null           # [pump, engine_rul]; null: any
+  tasks: null           # [pump, engine_rul@sha256:HASH]; null: any. Under a name alone the centre may write another
+                        # task each time; fedsite policy test PLAN.json prints the entry for a document
   models: null          # architectures, or SHA-256 of the weights a run may start from; null: any
   strategies: null      # [fedavg, fedprox]; null: any
   approval: automatic   # once: a person agrees to a run, and later runs launched the same way need nobody;
@@ -34,6 +35,8 @@ policy:
   cohort_min: 3         # sites that a sum must be over, this one included
   colluding_min: 0      # sites that may side with the server, against which a secure sum must hold
   require_privacy: true # false: runs without differential privacy are allowed, and are not private
+  units: null           # [entity, site]: a private run must make its claim for one of these; window is one reading's
+                        # window alone; null: any of the three
 
   # What it may cost, in ε at `delta`, for each privacy unit.
   epsilon_max: 10.0     # all runs on the same data together, for good

@@ -31,7 +31,8 @@ REMEMBERED_S = 90 * 86_400.0  # after which a run that ended is known by the flo
 _FINISHED = "finished"
 _CLOSED = "closed.json"  # kind -> [attempt, round] up to which replies are no longer held
 _FLOOR = "floor"  # run id up to which runs that are not here are not begun
-_ASIDE = ("plan", "secagg", NEXT, audit.FIELD)  # what an instruction brings that its values do not depend on
+# What an instruction brings that its values do not depend on.
+_ASIDE = ("plan", "secagg", NEXT, audit.FIELD, audit.HELD)
 _AFTER = ("install", "finish")  # what may still come when a run has ended
 
 
@@ -52,8 +53,7 @@ class Outbox:
 
     def plan(self, run_id: str) -> bytes | None:
         """The accepted plan of a run that is still open."""
-        path = self.folder(run_id) / "plan.json"
-        return path.read_bytes() if path.exists() else None
+        return kept_plan(self.directory, run_id)
 
     def reply(self, header: Header) -> Frame | None:
         """The stored reply to this very instruction.
@@ -175,9 +175,23 @@ class Outbox:
         Raises:
             TrustError: not a run's id.
         """
-        if not run_id.isalnum() or len(run_id) > 64:
-            raise TrustError(f"run id {run_id[:64]!r}", allowed="a ULID", refusal=RefusalCode.MALFORMED)
-        return self.directory / run_id
+        return _folder(self.directory, run_id)
+
+
+def kept_plan(directory: Path, run_id: str) -> bytes | None:
+    """The plan that an open run was accepted with, from an outbox that is looked at only.
+
+    Raises:
+        TrustError: not a run's id.
+    """
+    path = _folder(directory, run_id) / "plan.json"
+    return path.read_bytes() if path.exists() else None
+
+
+def _folder(directory: Path, run_id: str) -> Path:
+    if not run_id.isalnum() or len(run_id) > 64:
+        raise TrustError(f"run id {run_id[:64]!r}", allowed="a ULID", refusal=RefusalCode.MALFORMED)
+    return directory / run_id
 
 
 def release_name(header: Header, values: bytes, terms: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +46,7 @@ def of(
     """
     session = runtime.Session(graph)
     outputs = session.names
-    missing = [name for name in names if f"{TAP}{name}" not in outputs]
-    if len(set(names)) != len(names):
-        raise IntegrityError(f"{len(names)} tensors to show, some of them twice", allowed="each tensor once")
-    if missing:
-        raise IntegrityError(f"calibration graph lacks tensor {missing[0]}", allowed=", ".join(outputs))
+    check_taps(names, outputs)
     wanted = [f"{TAP}{name}" for name in names] + ([outputs[0]] if scores else [])
     units = int(owner.max(initial=-1)) + 1
     high, low, largest = np.full((len(names), units), -np.inf), np.full((len(names), units), np.inf), np.zeros(units)
@@ -70,6 +67,19 @@ def of(
         if scores:
             np.maximum.at(largest, owner[index], score)
     return Extremes(high=high, low=low, score=largest)
+
+
+def check_taps(names: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuse tensors that a graph with these outputs does not show.
+
+    Raises:
+        IntegrityError: it lacks one, or one is named twice.
+    """
+    missing = [name for name in names if f"{TAP}{name}" not in outputs]
+    if len(set(names)) != len(names):
+        raise IntegrityError(f"{len(names)} tensors to show, some of them twice", allowed="each tensor once")
+    if missing:
+        raise IntegrityError(f"calibration graph lacks tensor {missing[0]:.80}", allowed=", ".join(outputs))
 
 
 def _seen(values: list[Any], batch: NDArray[np.float32], isolated: bool, scores: bool) -> tuple[Floats, Floats, Floats]:

@@ -24,6 +24,7 @@ from fedsite.protocol.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 SCHEMA: Final = "fedsite.audit/1"
 HEADS_SCHEMA: Final = "fedsite.audit-heads/1"
 FIELD: Final = "audit"  # of the body of an instruction or a reply: the sender's head
+HELD: Final = "held"  # of the body of an instruction: the newest head of this site's log that the centre has heard of
 SALT_BYTES: Final = 16
 MAX_LINE: Final = 16 << 20  # bytes
 BEGUN: Final = "begun"  # kind of the first entry: whose log it is

@@ -33,6 +33,7 @@ from fedsite.protocol.keys import SigningKey
 FOLDER: Final = "audit"
 FILE_BYTES: Final = 4 << 20  # after which a new file is begun
 KEEP_FILES: Final = 64  # the newest; older ones are dropped, and an entry says so
+HEARD_FILES: Final = 2  # looked through for the last head of each other log
 TURN_S: Final = 10.0  # longest wait for another process's turn, seconds
 _POLL_S = 0.005
 
@@ -124,6 +125,10 @@ class AuditFile:
             if line is not None:
                 return self._signed(line, path)
         return None
+
+    def heard(self) -> dict[str, Head]:
+        """The last head of each other log that the newest files tell of. Raises StorageError."""
+        return audit_lines.heard(self.folder, HEARD_FILES)
 
     def _find_end(self) -> _End:
         """Where the log ends; begins it, or mends its last line, first."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from fedsite.protocol import audit, ids, storage
-from fedsite.protocol.audit import Entry
+from fedsite.protocol.audit import Entry, Head
 from fedsite.protocol.audit_check import Line
 from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError
 
@@ -41,6 +44,26 @@ def lines(paths: Sequence[Path]) -> Iterator[Line]:
                 number += 1
                 whole = data.endswith(b"\n")
                 yield Line(data[:-1] if whole else data, f"{path}:{number}", whole)
+
+
+def backwards(paths: Sequence[Path]) -> Iterator[bytes]:
+    """The whole lines of files, the newest first, without their ends; what stands after the last is left out.
+
+    Raises:
+        StorageError: one cannot be read.
+    """
+    for path in reversed(paths):
+        with storage.storage_errors(path), path.open("rb") as file:
+            at, rest, ended = file.seek(0, os.SEEK_END), b"", False
+            while at > 0:
+                step = min(_TAIL, at)
+                at -= step
+                file.seek(at)
+                first, *whole = (file.read(step) + rest).split(b"\n")
+                yield from reversed(whole if ended else whole[:-1])
+                rest, ended = (first, True) if whole else (first, ended)
+            if ended:
+                yield rest
 
 
 def last_line(path: Path, size: int) -> tuple[bytes | None, bytes]:
@@ -78,7 +101,7 @@ def logs(paths: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in paths:
         if not path.exists():
-            raise ConfigError(f"{path} is not there", allowed="a file or folder of a log")
+            raise ConfigError(f"{path} is not there", allowed="a file or folder of a log", next_step="check the path")
         below = sorted(file for file in path.rglob(f"*{SUFFIX}") if file.stem.isdigit()) if path.is_dir() else [path]
         for file in below:
             known = found.setdefault(_named(file.absolute().parent.name) or _signer(file) or str(file), [])
@@ -100,6 +123,42 @@ def head(paths: Sequence[Path]) -> Entry | None:
         if line is not None:
             return audit.read(line)
     return None
+
+
+def holds(folder: Path, wanted: Head) -> bool:
+    """Whether a log has this very entry; true, too, where it is so old that it is kept no longer.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    found = files(folder)
+    before = [path for path in found if int(path.stem) <= wanted.sequence]
+    if not before:
+        return bool(found)
+    number = b'"sequence":%d,' % wanted.sequence
+    for line in backwards(before[-1:]):
+        if number in line:
+            with contextlib.suppress(FedsiteError):
+                if audit.read(line).head == wanted:
+                    return True
+    return False
+
+
+def heard(folder: Path, newest: int) -> dict[str, Head]:
+    """The last head of each other log that the `newest` files of a log tell of, by signer's id.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    found: dict[str, Head] = {}
+    for line in backwards(files(folder)[-newest:]):
+        if b'"heads":{}' not in line:
+            # It is our own log: an entry of a thousand sites is not checked letter by letter.
+            with contextlib.suppress(FedsiteError, ValueError, KeyError, TypeError, AttributeError):
+                for signer, head in json.loads(line)["heads"].items():
+                    if signer not in found:
+                        found[signer] = audit.read_head(head)
+    return found
 
 
 def _once(log: Sequence[Path]) -> list[Path]:

@@ -86,9 +86,12 @@ def _collect(held: Held, one: Checked) -> None:
 
 
 def _heads_in(path: Path) -> Held | None:
-    """The heads of a file that `fedsite audit head --json` wrote; None for what is something else."""
-    if path.is_dir():
+    """The heads of a file that `fedsite audit head --json` wrote; None for what is something else, or not there."""
+    if path.is_dir() or not path.exists():
         return None
+    with storage.storage_errors(path):
+        if path.stat().st_size > _MAX_HEADS:
+            return None  # a log: the server's files are as long
     try:
         value = documents.parse(storage.read(path, limit=_MAX_HEADS))
     except DocumentError:

@@ -8,22 +8,18 @@ frames in it are those of the wire, each with a signature of its own, and are ch
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Final, Literal
 
 from fedsite.protocol import documents, envelope, ids, instants, shape
-from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, RefusalCode, TrustError
+from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey, VerifyKey, unbase64
 from fedsite.protocol.messages import Frame
-from fedsite.protocol.storage import read, storage_errors
 
 SCHEMA: Final = "fedsite.exchange/1"
 MAX_FILE: Final = 1 << 30  # bytes
@@ -235,38 +231,6 @@ def _head(
     if signed != documents.canonical(value):
         raise _broken("the head of this file was written anew", "the bytes that were signed")
     return head, hashlib.sha256(signed).hexdigest(), start + length
-
-
-def read_parcel(path: Path) -> bytes:
-    """The bytes of a file that was carried here.
-
-    Raises:
-        ConfigError: there is none. StorageError: it cannot be read, or is too large.
-    """
-    if not path.is_file():
-        raise ConfigError(f"no file {path}", allowed="a file that was exported", next_step="check the path")
-    return read(path, limit=MAX_FILE)
-
-
-def write_parcel(path: Path, data: bytes) -> None:
-    """Write a file to be carried, whole or not at all; on whatever file system the medium has.
-
-    Raises:
-        StorageError: the medium is full, read-only or away.
-    """
-    new = path.with_name(f".{path.name}.new")
-    with storage_errors(path):
-        # Not `write_atomic`: a stick's file system may know no modes, and refuses to have them set.
-        try:
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
 
 
 def _broken(found: str, allowed: str) -> IntegrityError:

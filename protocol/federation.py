@@ -31,7 +31,7 @@ class Federation:
         if not self.name or len(self.name) > MAX_NAME or not self.name.isprintable():
             raise DocumentError(f"name is {self.name!r:.80}", allowed=f"1 to {MAX_NAME} printable characters")
         host_port(self.address)
-        if not self.ca_certificate.startswith("-----BEGIN CERTIFICATE-----"):
+        if not (self.ca_certificate.startswith("-----BEGIN CERTIFICATE-----") and self.ca_certificate.isascii()):
             raise DocumentError("ca_certificate is not a certificate", allowed="PEM text")
         if VerifyKey.parse(self.signing_key).id != self.id:
             raise TrustError(f"federation id {self.id!r:.80} does not name its signing key", allowed="the key's own id")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fedsite.protocol import documents, shape, versions
+from fedsite.protocol import documents, ids, instants, shape, versions
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
 
 INSTRUCTION_SCHEMA: Final = f"fedsite.instruction/{versions.CURRENT.writes}"
@@ -131,14 +131,18 @@ def read_header(data: bytes) -> Header:
     Raises:
         DocumentError: not of this schema, or of a version that this release does not read (`protocol-version`).
     """
-    return shape.read(Header, _document(data, INSTRUCTION_SCHEMA))
+    header = shape.read(Header, _document(data, INSTRUCTION_SCHEMA))
+    check_fields(header)
+    return header
 
 
 def addressed(data: bytes) -> Header | None:
     """What a header of whichever version is about, as far as a refusal has to repeat it; None where it does not say."""
     try:
         value = documents.parse(data, limit=MAX_HEADER)
-        return shape.read(Header, {name: value[name] for name in _ADDRESS})
+        header = shape.read(Header, {name: value[name] for name in _ADDRESS})
+        check_fields(header)
+        return header
     except (DocumentError, KeyError, TypeError):
         return None
 
@@ -147,7 +151,7 @@ def read_reply(data: bytes) -> ReplyHeader:
     """Parse a reply's header.
 
     Raises:
-        DocumentError: not of this schema, an unknown code, or a code that does not fit its outcome.
+        DocumentError: not of this schema, ids that are none, an unknown code, or one that does not fit its outcome.
     """
     value = _document(data, REPLY_SCHEMA)
     code = value.get("code")
@@ -158,11 +162,35 @@ def read_reply(data: bytes) -> ReplyHeader:
             next_step="upgrade the server: pip install --upgrade fedsite",
         )
     reply = shape.read(ReplyHeader, {**value, "code": None})
+    check_fields(reply)
     if (reply.outcome == "ok") != (code is None):
         raise DocumentError(
             f"outcome {reply.outcome} with code {code}", allowed="a code exactly when the outcome is not ok"
         )
     return dataclasses.replace(reply, code=None if code is None else RefusalCode(code))
+
+
+def check_fields(header: Header | ReplyHeader) -> None:
+    """Check what types do not say: ids that can be names of files and fields of a hash.
+
+    Raises:
+        DocumentError: one is something else, of whatever length.
+    """
+    ids.id_bytes(header.federation)
+    ids.id_bytes(header.site_id)
+    ids.run_bytes(header.run_id)
+    if not 0 <= header.round <= 1_000_000:
+        raise DocumentError(f"round {header.round}", allowed="0 to 1000000")
+    if not 1 <= header.attempt <= 1_000_000:
+        raise DocumentError(f"attempt {header.attempt}", allowed="1 to 1000000")
+    if isinstance(header, Header):
+        ids.hash_bytes(header.plan_hash)
+        if header.model_hash:
+            ids.hash_bytes(header.model_hash)
+        if header.expires:
+            instants.read(header.expires)
+    else:
+        ids.hash_bytes(header.instruction)
 
 
 def _document(data: bytes, schema: str) -> dict[str, Any]:

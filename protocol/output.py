@@ -49,11 +49,22 @@ def epsilon(value: float) -> str:
     return f"{math.ceil(value * 1000 - 1e-9) / 1000:g}"
 
 
+def epsilon_left(value: float) -> str:
+    """What is left of an ε, for people, rounded down: never more than there is."""
+    return f"{math.floor(value * 1000 + 1e-9) / 1000:g}"
+
+
 def say(text: str) -> None:
     """Print one line of talk on stderr; on a terminal that is too narrow for it, several."""
     lines = fold(text, width=columns()) if sys.stderr.isatty() and not text.startswith("{") else [text]
     for line in lines:
         print(_printable(line), file=sys.stderr, flush=True)
+
+
+def progress(text: str) -> None:
+    """On a terminal, show on stderr what is under way, in the place of what was; empty: nothing any more."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{_printable(text)[: columns() - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def columns() -> int:
@@ -212,6 +223,8 @@ def _cell(value: Any, name: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
+        if name == "left":
+            return epsilon_left(value)
         return epsilon(value) if "epsilon" in name else f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value) or "-"

@@ -276,12 +276,17 @@ class RoundPlan:
     def recipe(self) -> str:
         """SHA-256, hex, of what stays the same when the same run is launched again.
 
-        Left out are the run's id and time, its seed with the start weights made from it, and what it costs, which
-        follows from the rest and the number of sites.
+        Left out are the run's id and time, its seed with the start weights made from it, and `cost`: a site works out
+        by itself what it is charged.
         """
         kept = {name: value for name, value in shape.plain(self).items() if name not in _OF_ONE_RUN}
         kept["model"] = {name: value for name, value in kept["model"].items() if name != "init_hash"}
         return documents.digest(kept)
+
+    @cached_property
+    def task_hash(self) -> str:
+        """SHA-256, hex, of the canonical task document: what `policy.tasks` of a site may name."""
+        return documents.digest(self.task)
 
     @property
     def task_name(self) -> str:

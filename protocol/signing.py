@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
-from fedsite.protocol import documents, ids, instants, shape
+from fedsite.protocol import documents, instants, shape
 from fedsite.protocol.encoding import enc
 from fedsite.protocol.errors import DocumentError, RefusalCode, TrustError
 from fedsite.protocol.federation import Federation
@@ -23,6 +23,7 @@ from fedsite.protocol.messages import (
     ReplyHeader,
     blob_hashes,
     check_blobs,
+    check_fields,
     read_header,
     read_reply,
 )
@@ -50,7 +51,6 @@ def open_instruction(frame: Frame, federation: Federation, site_id: str, now: da
     """
     _check_signature(_INSTRUCTION, frame, federation.verify_key, "instruction")
     header = read_header(frame.header)
-    _check_fields(header)
     if header.federation != federation.id:
         raise TrustError(f"instruction of federation {header.federation:.80}", allowed=federation.id)
     if header.site_id != site_id:
@@ -97,7 +97,6 @@ def open_reply(frame: Frame, site_key: VerifyKey, *, instruction: bytes) -> Repl
     """
     _check_signature(_REPLY, frame, site_key, "reply")
     reply = read_reply(frame.header)
-    _check_fields(reply)
     asked = read_header(instruction)
     expected = {
         "federation": asked.federation,
@@ -119,7 +118,7 @@ def open_reply(frame: Frame, site_key: VerifyKey, *, instruction: bytes) -> Repl
 
 def _sign(label: str, header: Header | ReplyHeader, blobs: Mapping[str, bytes], key: SigningKey) -> Frame:
     named = dataclasses.replace(header, blobs=blob_hashes(blobs))
-    _check_fields(named)
+    check_fields(named)
     data = documents.canonical(shape.plain(named))
     if len(data) > MAX_HEADER:
         raise DocumentError(
@@ -134,22 +133,3 @@ def _check_signature(label: str, frame: Frame, key: VerifyKey, what: str) -> Non
             f"header of {len(frame.header)} bytes", allowed=f"at most {MAX_HEADER}", refusal=RefusalCode.TOO_LARGE
         )
     key.verify(frame.signature, enc(label, frame.header), what)
-
-
-def _check_fields(header: Header | ReplyHeader) -> None:
-    """What types do not say: ids that can be names of files and fields of a hash."""
-    ids.id_bytes(header.federation)
-    ids.id_bytes(header.site_id)
-    ids.run_bytes(header.run_id)
-    if not 0 <= header.round <= 1_000_000:
-        raise DocumentError(f"round {header.round}", allowed="0 to 1000000")
-    if not 1 <= header.attempt <= 1_000_000:
-        raise DocumentError(f"attempt {header.attempt}", allowed="1 to 1000000")
-    if isinstance(header, Header):
-        ids.hash_bytes(header.plan_hash)
-        if header.model_hash:
-            ids.hash_bytes(header.model_hash)
-        if header.expires:
-            instants.read(header.expires)
-    else:
-        ids.hash_bytes(header.instruction)

@@ -45,6 +45,9 @@ class Log(Protocol):
     def head(self) -> Head:
         """Of the log as it is now."""
 
+    def heard(self) -> dict[str, Head]:
+        """The last head of each site's log that it tells of."""
+
 
 def open_log(home: ServerHome) -> AuditFile:
     """The server's log; nothing is written yet.
@@ -100,6 +103,7 @@ class RunTrail:
         self._keeps: set[str] = set()  # ids of sites that have told their head, and so read ours
         self._replies: dict[str, dict[str, Any]] = {}
         self._heads: dict[str, Head] = {}
+        self._held: dict[str, Head] | None = None  # the newest of each site's, of other runs too
 
     def note(self, kind: str, facts: Mapping[str, Any], heads: Mapping[str, Head] | None = None) -> None:
         """Write an entry.
@@ -126,15 +130,24 @@ class RunTrail:
     def begin(self) -> None:
         """An exchange begins: its instructions bring the head as it is now."""
         self._replies, self._heads = {}, {}
-        self._offered = {} if self._log is None else {audit.FIELD: shape.plain(self._log.head())}
+        if self._log is None:
+            return
+        self._offered = {audit.FIELD: shape.plain(self._log.head())}
+        if self._held is None:
+            self._held = self._log.heard()
 
     def offer(self, kind: str, site_id: str) -> Mapping[str, Any]:
-        """What an instruction's body brings of this log.
+        """What an instruction's body brings of this log, and what this log knows of the site's own.
+
+        A site whose log does not have the entry that it told us of was set back to a backup, its ledger with it.
 
         Work is asked of a site with our head only when it has told its own: to one of the release before, a body that
         is new every time would be new work, and paid for again.
         """
-        return self._offered if kind in _ALWAYS or site_id in self._keeps else {}
+        if kind not in _ALWAYS and site_id not in self._keeps:
+            return {}
+        held = (self._held or {}).get(site_id)
+        return self._offered if held is None else {**self._offered, audit.HELD: shape.plain(held)}
 
     def replied(self, site_id: str, frame: Frame, reply: ReplyHeader) -> None:
         """Take note of a verified reply.
@@ -146,6 +159,8 @@ class RunTrail:
         if audit.FIELD in reply.body:
             self._heads[site_id] = audit.read_head(reply.body[audit.FIELD])
             self._keeps.add(site_id)
+            if self._held is not None:
+                self._held[site_id] = self._heads[site_id]
 
     def exchanged(self, facts: Mapping[str, Any], answers: Mapping[str, SiteAnswer]) -> None:
         """Write the entry of an exchange: how each site answered, and hashes of with what.

@@ -91,6 +91,7 @@ def _coordinate(
         epoch=epoch,
         trail=trail,
         publish=Publication(Signer(home.releases, key, plan.federation)),
+        leaving=lambda: told.is_set() or link.ended,
         stopping=lambda: told.is_set() or link.ended or run.stop_file.exists(),
     )
     coordinator.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -74,16 +75,18 @@ def find(path: Path, kind: str | None, besides: Collection[Path] = ()) -> tuple[
     """The format and the files, in order of name, of a file or a folder, but for those `besides`.
 
     Raises:
-        TelemetryError: nothing there, nothing of a known format in it, or several formats mixed.
+        TelemetryError: nothing there, nothing of a known format in it, several formats mixed, or a part of the folder
+            that cannot be listed.
     """
-    if not path.exists():
-        raise TelemetryError(
-            f"{path} does not exist",
-            allowed="a file or folder of CSV, Parquet or npz",
-            next_step="data.path=FILE_OR_FOLDER, or put the data folder's path in FEDSITE_DATA",
-            code=Code.MISSING,
-        )
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    with readable(path):
+        files = _below(path) if path.is_dir() else [path] if path.is_file() else []
+        if not files and not path.is_dir():
+            raise TelemetryError(
+                f"{path} is neither file nor folder" if path.exists() else f"{path} does not exist",
+                allowed="a file or folder of CSV, Parquet or npz",
+                next_step="data.path=FILE_OR_FOLDER, or put the data folder's path in FEDSITE_DATA",
+                code=Code.MISSING,
+            )
     files = [item for item in files if not {item, *item.parents} & set(besides)]
     found = {name: [item for item in files if item.name.lower().endswith(SUFFIXES[name])] for name in SUFFIXES}
     present = [name for name, items in found.items() if items]
@@ -98,6 +101,20 @@ def find(path: Path, kind: str | None, besides: Collection[Path] = ()) -> tuple[
             code=Code.MISSING,
         )
     return present[0], found[present[0]]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Every file of a folder, in order of name.
+
+    Raises:
+        OSError: a part of it cannot be listed, which would be missing without a word.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=stop) for name in names]
+    return sorted(path for path in found if path.is_file())
 
 
 def read(
@@ -126,6 +143,14 @@ def read(
             if found[name] is None:
                 raise missing_column(name, names.get(name, name), available, str(file))
         for name, match in found.items():
+            if match is not None and kind == "csv" and f"{match[0]}_duplicated_0" in available:  # as polars names it
+                raise TelemetryError(
+                    f"{file}: column {match[0]} stands there more than once",
+                    allowed="each column once",
+                    next_step=f"name them apart in the file, then data.columns.{name}=THE_RIGHT_ONE, or {CHECK}",
+                    code=Code.COLUMN,
+                    channel=name,
+                )
             unit = None if match is None else match[1]
             if unit is not None and units.setdefault(name, unit) != unit:
                 raise TelemetryError(
@@ -240,9 +265,14 @@ def _column(name: str, array: NDArray[np.generic], file: Path) -> NDArray[np.gen
 
 def _unreadable(file: object, error: BaseException) -> TelemetryError:
     reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        file, reason = error.filename or file, error.strerror
+    elif "more fields than defined" in reason:
+        reason = "a line has more fields than the header"
+    denied = isinstance(error, PermissionError)
     return TelemetryError(
         f"{file} cannot be read ({reason})",
-        allowed="a readable CSV, Parquet or npz file",
-        next_step=CHECK,
+        allowed="a readable CSV (UTF-8), Parquet or npz file",
+        next_step=f"let this user read it (ls -l {file}), then {CHECK}" if denied else CHECK,
         code=Code.UNREADABLE,
     )

@@ -70,14 +70,7 @@ class LocalAgent:
     channel: Any = None
 
     def __enter__(self) -> LocalAgent:
-        calls = Calls(
-            directory=self.directory,
-            board=self.board,
-            status=self.status,
-            rounds=lambda: {"schema": "fedsite.rounds/1", "rounds": self.runs},
-            scoring=self.scoring,
-        )
-        self.api = LocalApi(local_socket.prepare(self.directory), calls)
+        self.api = LocalApi(local_socket.prepare(self.directory), self.calls())
         self.api.start()
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         self.channel = grpc.insecure_channel(local_socket.target(self.api.path), options=options)
@@ -86,6 +79,16 @@ class LocalAgent:
     def __exit__(self, *_: object) -> None:
         self.channel.close()
         self.api.close()
+
+    def calls(self) -> Calls:
+        """What answers behind the socket."""
+        return Calls(
+            directory=self.directory,
+            board=self.board,
+            status=self.status,
+            rounds=lambda: {"schema": "fedsite.rounds/1", "rounds": self.runs},
+            scoring=self.scoring,
+        )
 
     def status(self, activity: Activity) -> Mapping[str, Any]:
         self.looks += 1

@@ -128,6 +128,7 @@ class Play:
     strategy: StrategyPlan = field(default_factory=StrategyPlan)
     publish: Publisher | None = None
     stopping: Callable[[], bool] = lambda: False
+    leaving: Callable[[], bool] = lambda: False
     initial: dict[str, Any] = field(default_factory=lambda: dict(INITIAL))
     task: dict[str, Any] = field(default_factory=lambda: dict(TASK))
     options: dict[str, Any] = field(default_factory=dict)
@@ -169,6 +170,7 @@ class Play:
             publish=self.publish,
             trail=trail,
             stopping=self.stopping,
+            leaving=self.leaving,
             clock=self.fleet.clock,
             wait=self.fleet.clock.wait,
         )

@@ -66,11 +66,11 @@ class Place:
 def killed(act: Callable[[], object], die_at: int) -> bool:
     """Run `act` in a child that is killed at step `die_at`: each rename is two, right before it and right after.
 
-    False where the child came to its end first.
+    So is each file that is removed. False where the child came to its end first.
     """
     child = os.fork()
     if child == 0:
-        step, replace = [0], os.replace
+        step, replace, unlink = [0], os.replace, os.unlink
 
         def passed() -> None:
             step[0] += 1
@@ -82,7 +82,15 @@ def killed(act: Callable[[], object], die_at: int) -> bool:
             replace(source, target)
             passed()
 
-        os.replace = counted
+        def removed(path: Any, **more: Any) -> None:
+            there = os.path.lexists(path)
+            if there:
+                passed()
+            unlink(path, **more)
+            if there:
+                passed()
+
+        os.replace, os.unlink = counted, removed
         code = 1
         try:
             act()

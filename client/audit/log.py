@@ -13,10 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from fedsite.client.audit import witness
 from fedsite.client.identity import site
 from fedsite.client.identity.site import Site
 from fedsite.client.ledger import budget_mark
-from fedsite.protocol import audit, shape
+from fedsite.protocol import audit, audit_lines, shape
 from fedsite.protocol.audit import Head
 from fedsite.protocol.audit_file import FOLDER, AuditFile
 from fedsite.protocol.errors import FedsiteError
@@ -46,6 +47,7 @@ class SiteAudit:
         self._heard: Head | None = None  # the newest head of the centre's
         self._noted: Head | None = None  # the newest that stands in this log
         self._known: dict[int, str] = {}  # hashes of the centre's entries that were heard of, by number
+        self._told: dict[int, str] = {}  # and of this log's, that were told to the centre or found here
 
     def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Write an entry; it is on the disk when this returns.
@@ -68,8 +70,11 @@ class SiteAudit:
 
         Raises:
             DocumentError: what it brings is no head.
+            StorageError, IntegrityError: this log cannot be read or written.
         """
         self._before = self._ledger()
+        if audit.HELD in header.body:
+            self._compare(audit.read_head(header.body[audit.HELD]))
         if audit.FIELD not in header.body:
             return
         head = audit.read_head(header.body[audit.FIELD])
@@ -87,15 +92,45 @@ class SiteAudit:
     def head(self) -> dict[str, Any]:
         """What a reply's body brings of this log; empty where it cannot be read."""
         with contextlib.suppress(FedsiteError):
-            return {audit.FIELD: shape.plain(self._log.head())}
+            head = self._log.head()
+            self._remember(head)
+            return {audit.FIELD: shape.plain(head)}
         return {}
 
+    def _compare(self, held: Head) -> None:
+        """Note where the centre has heard of an entry that is not in this log: then all of this site was set back."""
+        if self._told.get(held.sequence) == held.hash:
+            return
+        if audit_lines.holds(self._log.folder, held):
+            self._remember(held)
+            return
+        seen = witness.read(self._budget.parent)
+        if seen is not None and (seen.set_back or seen.held == held):
+            return
+        _log.error(
+            "this site's state is older than what the centre has seen of it (audit entry %s): it was set back to a"
+            " backup, and what was spent since then is not in the ledger; private runs are refused: fedsite privacy",
+            held.sequence,
+        )  # fmt: skip
+        self._log.append(witness.SET_BACK, {audit.HELD: shape.plain(held)})
+
+    def _remember(self, head: Head) -> None:
+        self._told[head.sequence] = head.hash
+        while len(self._told) > _REMEMBERED:
+            self._told.pop(next(iter(self._told)))
+
     def _ledger(self) -> dict[str, Any] | None:
-        """How far the budget was written: its id and the number of its last change; None before the first."""
+        """How far the budget was written: its id and the number of its last change; None before the first.
+
+        Where the files are behind what this log says already, that is said again: the newest entry knows all there is.
+        """
         try:
             mark = budget_mark.read(self._budget)
         except FedsiteError as error:
             return {"unreadable": str(error.refusal)}
+        seen = witness.read(self._budget.parent)
+        if seen is not None and (mark is None or seen.ahead(mark.budget, mark.sequence)):
+            return seen.ledger
         return None if mark is None else {"budget": mark.budget, "sequence": mark.sequence}
 
 

@@ -22,6 +22,7 @@ _SUFFIX: Final = ".answer"
 class Answered:
     """An answer as it is kept."""
 
+    instruction: str  # hash of what it answers, hex
     run_id: str
     kind: str
     round: int
@@ -61,8 +62,7 @@ class CarriedAnswers:
     def all(self, now: datetime) -> list[Answered]:
         """What is still worth carrying; what expired is removed."""
         found = []
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            answered = _read(path)
+        for path, answered in kept(self._folder):
             if now >= answered.expires:
                 with storage_errors(path):
                     path.unlink(missing_ok=True)
@@ -72,13 +72,26 @@ class CarriedAnswers:
 
     def ended(self, run_id: str) -> None:
         """Drop the answers of a run that is over."""
-        for path in self._folder.glob(f"*{_SUFFIX}"):
-            if _read(path).run_id == run_id:
+        for path, answered in kept(self._folder):
+            if answered.run_id == run_id:
                 with storage_errors(path):
                     path.unlink(missing_ok=True)
 
+    def over(self, run_id: str) -> bool:
+        """Whether the end of a run is among the answers."""
+        return any(item.run_id == run_id and item.kind == "finish" for _, item in kept(self._folder))
+
     def _path(self, instruction: str) -> Path:
         return self._folder / f"{instruction}{_SUFFIX}"
+
+
+def kept(folder: Path) -> list[tuple[Path, Answered]]:
+    """Every answer in the folder, whether it has expired or not.
+
+    Raises:
+        IntegrityError, StorageError: one is damaged, or cannot be read.
+    """
+    return [(path, _read(path)) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 
 def summary(item: Answered) -> dict[str, Any]:
@@ -92,6 +105,7 @@ def _read(path: Path) -> Answered:
     frame = decode(data)
     reply = messages.read_reply(frame.header)
     return Answered(
+        instruction=path.stem,
         run_id=reply.run_id,
         kind=reply.kind,
         round=reply.round,

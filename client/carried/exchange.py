@@ -185,6 +185,9 @@ def _one(frame: Frame, header: Header, handler: Answers, answers: CarriedAnswers
     told = messages.read_reply(reply.header)
     if told.code in ASK_LATER:
         return Done(header=header, state="later", outcome=told.outcome, code=told.code)
+    if told.code is RefusalCode.REPLAYED and answers.over(header.run_id):
+        # Its answer was here, and went with the run: a file of before the end has nothing to carry back.
+        return Done(header=header, state="before", outcome=told.outcome, code=told.code)
     if header.kind == "finish":
         answers.ended(header.run_id)
     answers.keep(name, header, reply)
@@ -197,13 +200,15 @@ def run(directory: Path, data: bytes, progress: Callable[[int, int, Header], Non
     Raises:
         ConfigError: not joined, wrong settings, or an agent runs. Others of the tree: as `check` and `take_in`.
     """
-    from fedsite.client import assembly, settings
+    from fedsite.client import assembly, settings, state_directory
     from fedsite.client.audit import log as audit_log
+    from fedsite.client.carried import standing
     from fedsite.client.identity import site as identity
 
     site = identity.load(directory)
     parcel = check(data, site, instants.now())
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
+        standing.mark(directory)
         parts = assembly.assemble(directory, settings.SettingsFile(directory), fetcher(parcel))
         try:
             done = take_in(parcel, site, parts.handler, parts.outbox, CarriedAnswers(directory), progress=progress)
@@ -214,20 +219,23 @@ def run(directory: Path, data: bytes, progress: Callable[[int, int, Header], Non
     return parcel, done
 
 
-def pack_answers(directory: Path) -> Exported:
-    """`export` at the site of a state directory.
+def pack_answers(directory: Path, write: Callable[[bytes], None]) -> Exported:
+    """`export` at the site of a state directory; `write` puts the file, where there is one, on what is carried.
 
     Raises:
-        ConfigError: not joined, or an agent runs. StorageError: the disk.
+        ConfigError: not joined, or an agent runs. StorageError: the disk, or the medium.
     """
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
     from fedsite.client.audit import log as audit_log
+    from fedsite.client.carried import standing
     from fedsite.client.identity import site as identity
 
-    site = identity.load(directory)
-    with assembly.only_one(directory):
-        found = export(site, CarriedAnswers(directory), instants.now())
+    site, now = identity.load(directory), instants.now()
+    with state_directory.only_one(directory):
+        found = export(site, CarriedAnswers(directory), now)
         if found.data is not None:
             facts: dict[str, Any] = {"sequence": found.sequence, "answers": len(found.answers)}
             audit_log.record(directory, "carried-out", facts)
+            write(found.data)
+            standing.note_exported(directory, (item.instruction for item in found.answers), now)
     return found

@@ -174,5 +174,5 @@ def _short(value: Any) -> str:
     """Of a list or object the number of its items; of a hash its beginning."""
     if isinstance(value, list | dict):
         return f"[{len(value)}]"
-    text = str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 26 else f"{text[:12]}…"

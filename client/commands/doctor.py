@@ -19,7 +19,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON val
     from fedsite.client import settings
     from fedsite.client.health.doctor import Doctor
 
-    value = Doctor(settings.state_directory(), say=output.say).examine()
+    try:
+        value = Doctor(settings.state_directory(), say=output.progress).examine()
+    finally:
+        output.progress("")
     output.emit(value if json else lines(value), json)
     raise typer.Exit(value["exit_code"])
 

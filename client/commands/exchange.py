@@ -41,7 +41,7 @@ def take_in(
     """Do what the file asks, as far as this site's policy allows it; the same file again changes nothing."""
     from fedsite.client import settings
     from fedsite.client.carried import exchange
-    from fedsite.protocol.exchange_file import read_parcel
+    from fedsite.protocol.exchange_medium import read_parcel
 
     def progress(number: int, count: int, header: Header) -> None:
         output.say(f"{number} of {count}: {_words(header)}")
@@ -67,11 +67,9 @@ def export(
     from fedsite.client import settings
     from fedsite.client.carried import answers as carried_answers
     from fedsite.client.carried import exchange
-    from fedsite.protocol.exchange_file import write_parcel
+    from fedsite.protocol.exchange_medium import write_parcel
 
-    found = exchange.pack_answers(settings.state_directory())
-    if found.data is not None:
-        write_parcel(file, found.data)
+    found = exchange.pack_answers(settings.state_directory(), lambda data: write_parcel(file, data))
     value = {
         "schema": EXPORTED,
         "file": None if found.data is None else str(file),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "fedsite.joined/1"
 _SHORTEST = 200  # characters of a token
+_MOST = 8192  # characters that are looked at: a device has no end
 REQUESTED = "fedsite.join-requested/1"
 
 
@@ -100,7 +102,7 @@ def _requested(
 ) -> Joined | None:
     """Write the request to be carried; what an earlier join left, where that is enough."""
     from fedsite.client.identity import carried_join
-    from fedsite.protocol.exchange_file import write_parcel
+    from fedsite.protocol.exchange_medium import write_parcel
 
     body = carried_join.request(token, directory, name=name, fingerprint=fingerprint)
     if not isinstance(body, bytes):
@@ -119,7 +121,7 @@ def _answered(directory: Path, answer: Path, fingerprint: str | None, *, alone: 
     """Join with what came back."""
     from fedsite.client.identity import carried_join
     from fedsite.protocol.enrolment import Admission
-    from fedsite.protocol.exchange_file import read_parcel
+    from fedsite.protocol.exchange_medium import read_parcel
     from fedsite.protocol.federation import check_fingerprint
 
     if not alone:
@@ -150,16 +152,11 @@ def read_token(given: str | None) -> str:
         ConfigError: there is none, or its file cannot be read.
     """
     if given is None:
-        given = os.environ.get("FEDSITE_TOKEN", "").strip() or _asked()
+        given = os.environ.pop("FEDSITE_TOKEN", "").strip() or _asked()
     elif given == "-":
-        given = sys.stdin.readline()
+        given = sys.stdin.readline(_MOST)
     elif given.startswith("file:"):
-        path = Path(given.removeprefix("file:")).expanduser()
-        try:
-            given = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not text"
-            raise ConfigError(f"token file {path}: {reason}", next_step="fedsite join file:PATH") from None
+        given = _in_file(Path(given.removeprefix("file:")).expanduser())
     else:
         if len(given) < _SHORTEST and Path(given).expanduser().is_file():
             raise ConfigError(f"{given} is a file", allowed="file:PATH", next_step=f"fedsite join file:{given}")
@@ -167,6 +164,19 @@ def read_token(given: str | None) -> str:
     if not given.strip():
         raise ConfigError("the token is empty", allowed="a token", next_step="ask the central team for a token")
     return given.strip()
+
+
+def _in_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(_MOST).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise ConfigError(f"token file {path}: {reason}", next_step="fedsite join file:PATH") from None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        output.say(f"warning: other users of this host may use the token in {path}, until it is used; chmod 600 {path}")
+    return text
 
 
 def _asked() -> str:

@@ -59,7 +59,7 @@ def show(json: Json = False) -> None:
         "site_yaml": file.digest,
         "policy": shape.plain(chosen.policy),
         "now": conditions.reasons(chosen.policy, facts),
-        "opens": None if opens is None else instants.text(opens),
+        "opens": None if opens is None else instants.text(host_facts.at_this_place(opens)),
         "unknown": [finding.code for finding in conditions.unknown(chosen.policy, facts)],
     }
     if json:
@@ -80,12 +80,13 @@ def would_do(
     """Say what would happen if this plan came, and every reason; ends with 6 when it would be refused."""
     from fedsite.client import settings
     from fedsite.client.commands.rounds import priced
-    from fedsite.client.consent import approvals, conditions, host_facts, pause
+    from fedsite.client.consent import approvals, conditions, host_facts, pause, policy
 
     found = read_plan(plan)
     directory = settings.state_directory()
     chosen = settings.load(directory)
     source, quotes, refused = priced(directory, chosen, found)
+    refused = _foreign(found, directory) + refused
     mode = chosen.policy.approval
     paused = pause.why_not(directory)
     later = ([paused] if paused else []) + conditions.reasons(chosen.policy, host_facts.read(chosen))
@@ -99,6 +100,7 @@ def would_do(
         "task": found.task_name,
         "plan_hash": found.hash,
         "recipe": found.recipe,
+        "task_entry": policy.task_entry(found),
         "would": would,
         "refused": refused,
         "approval": {"mode": mode, "asks": asks is not None},
@@ -147,6 +149,24 @@ def _asks(plan: RoundPlan, store: Any, mode: Any) -> dict[str, str] | None:
     return None
 
 
+def _foreign(plan: RoundPlan, directory: Path) -> list[dict[str, str]]:
+    """Why the agent would not take the plan from its own centre: it was made for another federation."""
+    from fedsite.client.identity import site
+    from fedsite.client.refusals import plain
+    from fedsite.protocol.errors import DocumentError, RefusalCode
+
+    own = site.load_federation(directory).id if site.joined(directory) else plan.federation
+    if plan.federation == own:
+        return []
+    error = DocumentError(
+        f"a plan of federation {plan.federation}",
+        allowed=own,
+        next_step="ask for one that is made where this site's server is: fedsite launch … --plan --json",
+        refusal=RefusalCode.WRONG_RUN,
+    )
+    return [plain(error)]
+
+
 def _text(value: dict[str, Any]) -> list[str]:
     words = {
         "refuse": "this site would refuse it",
@@ -165,4 +185,6 @@ def _text(value: dict[str, Any]) -> list[str]:
         lines.append(
             f"  ε {output.epsilon(one['epsilon'])} per {one['unit']}; {after} of {one['epsilon_max']:g} spent after it"
         )
+    if not any(value["task_entry"] in reason["found"] for reason in value["refused"]):
+        lines += ["  in policy.tasks, this task document and no other of its name:", f"    {value['task_entry']}"]
     return lines

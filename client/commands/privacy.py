@@ -28,8 +28,14 @@ def register(app: typer.Typer) -> None:
 def privacy(
     close: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Close a run the server never ended: what it did not spend is free."),
+        typer.Option(
+            metavar="RUN",
+            help="Close a run the server never ended (its id, or the beginning of it): what it did not spend is free.",
+        ),
     ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take a ledger that is refused as it is: what is not in it is forgotten.")
+    ] = False,
     plan: Annotated[
         Path | None, typer.Option(metavar="PLAN.json", help="What this run would cost, and the balance after it.")
     ] = None,
@@ -45,8 +51,8 @@ def privacy(
     from fedsite.client import settings
     from fedsite.client.ledger import accounts as ledger
 
-    if sum(option is not None for option in (close, plan, export, verify)) > 1:
-        raise ConfigError("several things at once", allowed="one of --close, --plan, --export, --verify")
+    if sum(option is not None for option in (close, plan, export, verify, accept or None)) > 1:
+        raise ConfigError("several things at once", allowed="one of --close, --accept, --plan, --export, --verify")
     directory = settings.state_directory()
     if verify is not None:
         output.emit(_verified(verify, directory), json)
@@ -58,6 +64,8 @@ def privacy(
     elif export is not None:
         output.emit(_exported(export, directory, found), json)
     else:
+        if accept:
+            _accept(directory)
         if close is not None:
             _close(directory, close)
         value = ledger.value(_entries(directory)[0], found.policy)
@@ -65,10 +73,10 @@ def privacy(
 
 
 def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
     from fedsite.client.ledger.budget import reader
 
-    budget = reader(directory / assembly.BUDGET)
+    budget = reader(directory / state_directory.BUDGET)
     if budget is None:
         return [], None
     try:
@@ -79,7 +87,7 @@ def _entries(directory: Path) -> tuple[list[Entry], Mark | None]:
 
 def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
     """What a run would cost the data that is here now: read, so that its records are found under any file name."""
-    from fedsite.client import assembly, data
+    from fedsite.client import data, state_directory
     from fedsite.client.commands.policy import read_plan
     from fedsite.client.identity import site
     from fedsite.client.ledger import covered, quote
@@ -99,7 +107,7 @@ def _forecast(path: Path, directory: Path, found: Settings) -> dict[str, Any]:
         except TelemetryError as error:
             unread = plain(error)
     source = data.source_id(task, where)
-    quotes = quote.quotes(plan, found.policy, directory / assembly.BUDGET, source, records)
+    quotes = quote.quotes(plan, found.policy, directory / state_directory.BUDGET, source, records)
     return {
         "schema": FORECAST,
         "run_id": plan.run_id,
@@ -170,29 +178,56 @@ def _verified(path: Path, directory: Path) -> dict[str, Any]:
     return {"schema": VERIFIED, "ok": True, **asdict(verified), "own": own}
 
 
-def _close(directory: Path, run_id: str) -> None:
+def _accept(directory: Path) -> None:
+    from fedsite.client.identity import site
+    from fedsite.client.ledger.acceptance import accept
+
+    told = accept(directory, site.person())
+    before, after = told["before"], told["after"]
+    known = "" if before is None else f", of {before['sequence']} that are known of"
+    output.say(f"accepted with {after['sequence']} changes{known}; the audit log says so")
+
+
+def _close(directory: Path, word: str) -> None:
     """End an open run here; the agent must not be running, because it may be answering that very run.
 
     Raises:
-        ConfigError: there is no such open run, or an agent runs.
+        ConfigError: no open run is meant, or several are, or an agent runs.
     """
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
     from fedsite.client.audit import log as audit_log
     from fedsite.client.ledger.budget import Budget
     from fedsite.client.store import Outbox
     from fedsite.protocol import instants
-    from fedsite.protocol.shape import nearest
 
-    if not (directory / assembly.BUDGET).exists():
-        raise ConfigError(f"run {run_id} is not in the budget: nothing was ever spent here")
-    with assembly.only_one(directory):
-        budget = Budget(directory / assembly.BUDGET)
+    if not _entries(directory)[0]:
+        raise ConfigError(f"run {word} is not in the budget: nothing was ever spent here")
+    with state_directory.only_one(directory):
+        budget = Budget(directory / state_directory.BUDGET)
         try:
-            known = sorted({entry.run_id for entry in budget.entries() if not entry.finished})
-            if run_id not in known:
-                raise ConfigError(f"run {run_id} is not open", allowed=nearest(run_id, known) if known else "")
+            run_id = _open_run(word, budget.entries())
             audit_log.record(directory, "closed", {"run_id": run_id})
             Outbox(directory / "outbox").finish(run_id)
             budget.finish(run_id, instants.text(instants.now()))
         finally:
             budget.close()
+
+
+def _open_run(word: str, entries: list[Entry]) -> str:
+    """The open run whose id is, or alone begins with, `word`."""
+    from fedsite.protocol.shape import nearest
+
+    known = sorted({entry.run_id for entry in entries if not entry.finished})
+    found = [run_id for run_id in known if word and run_id.startswith(word.upper())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(
+            f"{len(found)} open runs begin with {word}", allowed=", ".join(found[:5]), next_step="fedsite privacy"
+        )
+    ended = [run_id for run_id in {entry.run_id for entry in entries} if word and run_id.startswith(word.upper())]
+    raise ConfigError(
+        f"run {word} is {'closed already' if ended else 'not in the budget'}",
+        allowed=nearest(word, known[-5:]) if known else "no run is open: nothing is to be closed",
+        next_step="fedsite privacy",
+    )

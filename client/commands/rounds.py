@@ -78,11 +78,11 @@ def reject(run: Run, json: Json = False) -> None:
 
 
 def _decide(word: str, verdict: Literal["approved", "rejected"], json: bool) -> None:
-    import getpass
-
     from fedsite.client import settings
     from fedsite.client.audit import log as audit_log
-    from fedsite.client.consent import approvals, history, policy
+    from fedsite.client.consent import approvals, gate, history
+    from fedsite.client.identity import site
+    from fedsite.client.refusals import plain
     from fedsite.protocol import instants
 
     directory = settings.state_directory()
@@ -94,12 +94,12 @@ def _decide(word: str, verdict: Literal["approved", "rejected"], json: bool) -> 
             next_step="fedsite rounds show",
         )
     rules = settings.load(directory).policy
-    reasons = policy.reasons(known.plan, rules)
+    reasons = [plain(reason) for reason in gate.objections(known.plan, rules)]
     if verdict == "approved" and reasons:
         # A yes that changes nothing would only look like one.
-        raise PolicyError(reasons[0].found, allowed=reasons[0].allowed, next_step=reasons[0].next_step)
+        raise PolicyError(reasons[0]["found"], allowed=reasons[0]["allowed"], next_step=reasons[0]["next"])
     store = approvals.Approvals(directory / approvals.FOLDER)
-    by, now = getpass.getuser(), instants.text(instants.now())
+    by, now = site.person(), instants.text(instants.now())
     facts = {"run_id": known.plan.run_id, "plan": known.plan.hash, "recipe": known.plan.recipe, "by": by}
     if verdict == "rejected":
         store.decide(known.plan, verdict, by=by, now=now)
@@ -165,21 +165,21 @@ def _measured(directory: Path, plan: RoundPlan) -> dict[str, Any]:
 
 def priced(directory: Path, chosen: Settings, plan: RoundPlan) -> tuple[str, list[Any], list[dict[str, str]]]:
     """The source a plan would read here, what it costs each unit, and every reason to refuse it."""
-    from fedsite.client import assembly, data
-    from fedsite.client.consent import policy
+    from fedsite.client import data, state_directory
+    from fedsite.client.consent import gate
     from fedsite.client.ledger import quote
     from fedsite.client.refusals import plain
     from fedsite.telemetry.errors import TelemetryError
     from fedsite.telemetry.task import read_task
 
-    reasons: list[Exception] = list(policy.reasons(plan, chosen.policy))
+    reasons = gate.objections(plan, chosen.policy)
     source = ""
     try:
         task = read_task(plan.task)
         source = data.source_id(task, data.location(chosen, task))
     except TelemetryError as error:
-        reasons.append(error)
-    quotes = quote.quotes(plan, chosen.policy, directory / assembly.BUDGET, source) if source else []
+        reasons += [] if str(error) in map(str, reasons) else [error]
+    quotes = quote.quotes(plan, chosen.policy, directory / state_directory.BUDGET, source) if source else []
     # A cap that the plan's own claim is above already is not told twice.
     told = {str(getattr(reason, "allowed", "")) for reason in reasons}
     reasons += [reason for one in quotes for reason in one.refused if reason.allowed not in told]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -84,4 +85,6 @@ def _show(value: dict[str, Any], as_json: bool) -> None:
     from fedsite.client.health import status_screen
     from fedsite.protocol import instants
 
-    output.emit(value if as_json else status_screen.lines(value, instants.now()), as_json)
+    # On a terminal the prompt, or the cursor, takes a line; a pager and a file take all.
+    height = shutil.get_terminal_size().lines - 1 if sys.stdout.isatty() else None
+    output.emit(value if as_json else status_screen.lines(value, instants.now(), height), as_json)

@@ -51,6 +51,7 @@ class Decision:
     verdict: Literal["approved", "rejected"]
     by: str  # user of the operating system
     at: str  # RFC 3339, UTC
+    number: int = 0  # of the answers about this recipe, from 1: which is the newest, whatever the clock said
 
 
 class Approvals:
@@ -71,7 +72,7 @@ class Approvals:
         path = self._path(plan.hash, "run")
         known = self._read(path, Known)
         if known is None:
-            check_size(plan)
+            check_size(len(plan.encode()))
             self._make_room(now, needed=not accepted)
             self._write(path, Known(asked=now, accepted=now if accepted else None, plan=plan))
         elif accepted and known.accepted is None:
@@ -89,9 +90,10 @@ class Approvals:
         Raises:
             StorageError: it cannot be written.
         """
+        before = [one.number for one in self._readable() if one.recipe == plan.recipe]
         made = Decision(
             plan_hash=plan.hash, recipe=plan.recipe, run_id=plan.run_id, task=plan.task_name, verdict=verdict, by=by,
-            at=now,
+            at=now, number=max(before, default=0) + 1,
         )  # fmt: skip
         self._write(self._path(plan.hash, "decision"), made)
         return made
@@ -111,8 +113,8 @@ class Approvals:
             PolicyError: a decision is damaged: it may have been the one.
         """
         same = [one for one in self.decisions() if one.recipe == recipe]
-        # Of two in the same instant the no counts.
-        return max(same, key=lambda one: (one.at, one.verdict == "rejected"), default=None)
+        # Of two that were made at once the no counts.
+        return max(same, key=lambda one: (one.number, one.at, one.verdict == "rejected"), default=None)
 
     def decisions(self) -> list[Decision]:
         """Every answer.
@@ -121,6 +123,14 @@ class Approvals:
             PolicyError: one is damaged.
         """
         found = (self._read(path, Decision) for path in sorted(self.directory.glob("*.decision")))
+        return [one for one in found if one is not None]
+
+    def _readable(self) -> list[Decision]:
+        """The answers that can be read: a damaged one does not keep anybody from saying no."""
+        found = []
+        for path in self.directory.glob("*.decision"):
+            with contextlib.suppress(PolicyError):
+                found.append(self._read(path, Decision))
         return [one for one in found if one is not None]
 
     def known(self) -> list[Known]:
@@ -194,13 +204,12 @@ class Approvals:
         return not self._path(one.plan.hash, "decision").exists()
 
 
-def check_size(plan: RoundPlan) -> None:
-    """Refuse a plan that is larger than a person would be shown.
+def check_size(size: int) -> None:
+    """Refuse a plan of more bytes than a person would be shown: to read it takes minutes.
 
     Raises:
         IntegrityError: it is (`too-large`).
     """
-    size = len(plan.encode())
     if size > PLAN_BYTES:
         raise IntegrityError(f"a plan of {size} bytes", allowed=f"at most {PLAN_BYTES}", refusal=RefusalCode.TOO_LARGE)
 

@@ -5,7 +5,6 @@ What is new comes first: who has approved something like it before reads that pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -62,6 +61,7 @@ def make(
         "plan_hash": plan.hash,
         "recipe": plan.recipe,
         "task": plan.task_name,
+        "task_hash": plan.task_hash,
         "title": str(plan.task.get("title", "")),
         "new": changes(previous, plan),
         "data": {
@@ -102,9 +102,12 @@ def changes(previous: RoundPlan | None, plan: RoundPlan) -> list[str]:
     before, now = _flat(shape.plain(previous)), _flat(shape.plain(plan))
     found = []
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and not name.startswith(_OWN):
+        # Compared as it is written: a hash tells 1 from true, and null from nothing.
+        if repr(before.get(name, ...)) != repr(now.get(name, ...)) and not name.startswith(_OWN):
             words = _WORDS.get(name, name)
             found.append(f"{words}: {_shown(before.get(name))} before, {_shown(now.get(name))} now")
+    if not found and previous.recipe != plan.recipe:
+        found.append("how its options are nested, and nothing that these words can tell: compare the two plans")
     return found
 
 
@@ -127,7 +130,8 @@ def text(card: Mapping[str, Any]) -> list[str]:
     """The card for people."""
     data, price = card["data"], card["price"]
     window = data["window"]
-    lines = [f"{card['task']}: {card['title']}", f"run {card['run_id']}, {card['state']}", "", "new since the last one"]
+    lines = [f"{card['task']}: {card['title']}", f"run {card['run_id']}, {card['state']}"]
+    lines += [f"task document sha256:{card['task_hash']}", "", "new since the last one"]
     lines += [part for line in card["new"] for part in output.fold(line, first="  ", then="    ")] or [
         "  nothing but its own weights to start from"
     ]
@@ -145,7 +149,7 @@ def text(card: Mapping[str, Any]) -> list[str]:
     for one in price:
         lines += [
             f"  ε {_up(one['epsilon'])} per {one['unit']} at δ {one['delta']:g}; {_up(one['epsilon_after'])} of "
-            f"{one['epsilon_max']:g} spent after it, {_down(one['epsilon_left'])} left"
+            f"{one['epsilon_max']:g} spent after it, {output.epsilon_left(one['epsilon_left'])} left"
         ]
     cohort = card["cohort"]
     seen = "by itself"
@@ -165,11 +169,6 @@ def text(card: Mapping[str, Any]) -> list[str]:
 
 def _up(value: float) -> str:
     return output.epsilon(value)
-
-
-def _down(value: float) -> str:
-    """What is left, never more than there is."""
-    return f"{math.floor(value * 1000) / 1000:g}"
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -14,11 +14,12 @@ from typing import Final
 from fedsite.client.audit.facts import Audit
 from fedsite.client.consent import approvals, policy
 from fedsite.client.consent.approvals import Approvals, Decision
-from fedsite.client.settings import Settings, SettingsFile
+from fedsite.client.settings import PolicySettings, Settings, SettingsFile
 from fedsite.protocol import documents, instants, shape
-from fedsite.protocol.errors import ASK_LATER, PolicyError, RefusalCode
+from fedsite.protocol.errors import ASK_LATER, FedsiteError, PolicyError, RefusalCode
 from fedsite.protocol.messages import Header
 from fedsite.protocol.plan import RoundPlan
+from fedsite.telemetry.errors import TelemetryError
 from fedsite.telemetry.task import read_task
 
 # Kinds that begin something: they read data, or bind this site to a sum that it would then leave.
@@ -29,6 +30,20 @@ ENDS: Final = frozenset({"confirm", "unmask", "finish"})
 _REMEMBERED: Final = 1000  # pairs of run and code
 
 _log = logging.getLogger(__name__)
+
+
+def objections(plan: RoundPlan, rules: PolicySettings) -> list[Exception]:
+    """Everything about a plan that nobody at this site could agree to: the agent refuses with the first of them.
+
+    What it would cost, and the data, come after: ledger.quote says the first without reading the second.
+    """
+    found: list[Exception] = []
+    try:
+        approvals.check_size(len(plan.encode()))
+        read_task(plan.task)
+    except (FedsiteError, TelemetryError) as error:
+        found.append(error)
+    return [*found, *policy.reasons(plan, rules)]
 
 
 class Consent:
@@ -102,9 +117,8 @@ class Consent:
             PolicyError: nobody has decided yet (`approval`); the plan is kept for them.
             IntegrityError, TelemetryError: it is too large, or its task is none: nobody is asked about that.
         """
-        approvals.check_size(plan)
-        read_task(plan.task)
-        policy.check(plan, self.settings.policy)
+        for objection in objections(plan, self.settings.policy):
+            raise objection
         try:
             return approvals.check(plan, self.settings.policy.approval, self._approvals)
         except PolicyError as error:

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import subprocess
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,13 +33,24 @@ def read(settings: Settings) -> Facts:
     """The facts that the policy asks about, and the time."""
     rules = settings.policy
     return Facts(
-        local_time=datetime.now().astimezone(),
+        local_time=local_time(),
         on_mains=on_mains() if rules.mains_only else None,
         cpu_celsius=cpu_celsius() if rules.max_celsius is not None else None,
         metered=metered(settings.agent.metered) if rules.no_metered else None,
         memory_available=memory_available() if rules.memory_free is not None else None,
         load=load() if rules.load_max is not None else None,
     )
+
+
+def local_time() -> datetime:
+    """Now, in this host's time zone as it is set now: the zone is read anew, also in an agent that runs for months."""
+    time.tzset()
+    return datetime.now().astimezone()
+
+
+def at_this_place(wall: datetime) -> datetime:
+    """The moment at which this host's clocks show what `wall` shows, by the offset of that day and not of today."""
+    return wall.replace(tzinfo=None).astimezone()
 
 
 def on_mains() -> bool | None:
@@ -94,5 +106,5 @@ def _psutil(name: str) -> Any:
     """One of psutil's answers; None without psutil, or where this system has no such thing."""
     try:
         return getattr(importlib.import_module("psutil"), name)()
-    except (ImportError, AttributeError, OSError, RuntimeError, NotImplementedError):
+    except Exception:  # it reads what drivers say as numbers, and they say all kinds of things
         return None

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from fedsite.client.audit import log
+from fedsite.client.identity import site
 from fedsite.protocol import documents, instants, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 
@@ -62,6 +64,7 @@ def begin(directory: Path, lasting: timedelta | None, reason: str, now: datetime
 
     Raises:
         ConfigError: a length or reason out of range. StorageError: it cannot be written; nothing has changed.
+        StorageError, IntegrityError: the audit log cannot be written; the pause holds.
     """
     if lasting is not None and not timedelta(0) < lasting <= LONGEST:
         raise ConfigError(f"a pause of {lasting}", allowed=f"more than 0, at most {LONGEST.days} days")
@@ -80,6 +83,7 @@ def begin(directory: Path, lasting: timedelta | None, reason: str, now: datetime
     if wanted == before:
         return wanted, False
     storage.write_atomic(directory / FILE, documents.canonical({"schema": SCHEMA, **plain(wanted)}))
+    log.record(directory, "paused", {**plain(wanted), "by": site.person()})
     return wanted, True
 
 
@@ -87,10 +91,12 @@ def end(directory: Path, now: datetime) -> bool:
     """End the pause; False when none held.
 
     Raises:
-        StorageError: the file cannot be removed; the pause still holds.
+        StorageError, IntegrityError: the audit log cannot be written, or the file not be removed; the pause holds.
     """
     held = read(directory, now) is not None
     path = directory / FILE
+    if held:
+        log.record(directory, "resumed", {"by": site.person()})
     if os.path.lexists(path):
         with storage.storage_errors(path):
             path.unlink(missing_ok=True)

@@ -5,22 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import get_args
 
-from fedsite.client.consent.approvals import PLAN_BYTES
+from fedsite.client.consent.approvals import check_size
 from fedsite.client.settings import PolicySettings
 from fedsite.models import sum_noise
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import shape
-from fedsite.protocol.errors import (
-    BudgetError,
-    DocumentError,
-    FedsiteError,
-    IntegrityError,
-    PolicyError,
-    RefusalCode,
-)  # fmt: skip
+from fedsite.protocol.errors import BudgetError, DocumentError, FedsiteError, PolicyError, RefusalCode
 from fedsite.protocol.messages import Header, Purpose
 from fedsite.protocol.plan import SITE, RoundPlan
 
+_HASH_DIGITS = 64
 CLAIM_SLACK = 0.005  # relative: two machines' floating point, no more
 _STRENGTH = {"none": 0, "sealed": 1, "secagg": 2}
 _NEXT = {
@@ -31,24 +25,15 @@ _NEXT = {
 _NOISE = {"statistics": "statistics_noise", "evaluate": "evaluation_noise", "calibrate": "calibration_noise"}
 
 
-def check(plan: RoundPlan, policy: PolicySettings) -> None:
-    """Refuse a plan that the site's rules do not allow.
-
-    Raises:
-        PolicyError, BudgetError: the first of `reasons`.
-    """
-    for reason in reasons(plan, policy):
-        raise reason
-
-
 def reasons(plan: RoundPlan, policy: PolicySettings) -> list[FedsiteError]:
     """Everything in a plan that the site's rules do not allow: each as the error it is refused with."""
     named = [
-        _named("task", plan.task_name, [plan.task_name], policy.tasks),
+        _task(plan, policy),
         _named("strategy", plan.strategy.name, [plan.strategy.name], policy.strategies),
-        _named("model", plan.model.name, [plan.model.name, plan.model.init_hash], policy.models),
+        _named("model", plan.model.name, [plan.model.name, *_weights(plan)], policy.models),
     ]
     found: list[FedsiteError | None] = [*named, _weak(plan, policy), *_cohort(plan, policy), _public(plan, policy)]
+    found.append(_unit(plan, policy))
     for unit in plan.privacy.units:
         found += _claims(plan, policy, unit)
     if plan.local.steps > policy.steps_max:
@@ -59,7 +44,7 @@ def reasons(plan: RoundPlan, policy: PolicySettings) -> list[FedsiteError]:
 
 def _named(what: str, name: str, words: list[str], allowed: tuple[str, ...] | None) -> PolicyError | None:
     """Something that has to be on a list of the operator's, where there is one."""
-    setting = {"task": "tasks", "strategy": "strategies", "model": "models"}[what]
+    setting = {"strategy": "strategies", "model": "models"}[what]
     if allowed is None or set(words) & set(allowed):
         return None
     shown = " of weights ".join(filter(None, words))
@@ -68,6 +53,42 @@ def _named(what: str, name: str, words: list[str], allowed: tuple[str, ...] | No
         allowed=shape.nearest(name, list(allowed)) or f"none (policy.{setting} is empty)",
         next_step=f"add it to policy.{setting} in site.yaml to allow it",
     )
+
+
+def task_entry(plan: RoundPlan) -> str:
+    """What in `policy.tasks` allows the plan's task document, and no other under its name."""
+    return f"{plan.task_name}@sha256:{plan.task_hash}"
+
+
+def _task(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
+    """A task whose name is not listed, or whose document is not, where its hash is."""
+    allowed = policy.tasks
+    # A name that is written like an entry with a hash is none.
+    if allowed is None or task_entry(plan) in allowed or (plan.task_name in allowed and "@" not in plan.task_name):
+        return None
+    return PolicyError(
+        f"task {task_entry(plan)}",
+        allowed=shape.nearest(plan.task_name, list(allowed)) or "none (policy.tasks is empty)",
+        next_step="add it to policy.tasks in site.yaml to allow this document, or its name to allow any of that name",
+    )
+
+
+def _unit(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
+    """A private run none of whose claims is for a unit of the operator's."""
+    units = plan.privacy.units
+    if policy.units is None or not units or set(units) & set(policy.units):
+        return None
+    return PolicyError(
+        f"a claim per {' and per '.join(units)}",
+        allowed=f"one for {' or '.join(policy.units) or 'nothing: the list is empty'} (policy.units)",
+        next_step="launch with privacy.unit=entity or privacy=site, or add the unit to policy.units in site.yaml",
+    )
+
+
+def _weights(plan: RoundPlan) -> list[str]:
+    """The hash of the weights that a run starts from: no word of the centre's that is one of an architecture."""
+    found = plan.model.init_hash
+    return [found] if len(found) == _HASH_DIGITS else []
 
 
 def _weak(plan: RoundPlan, policy: PolicySettings) -> PolicyError | None:
@@ -196,10 +217,7 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
         DocumentError: not a plan, or another one than the header names (`plan-invalid`, `wrong-run`).
         IntegrityError: it is larger than a plan may be (`too-large`): to read it would take minutes.
     """
-    if len(data) > PLAN_BYTES:
-        raise IntegrityError(
-            f"a plan of {len(data)} bytes", allowed=f"at most {PLAN_BYTES}", refusal=RefusalCode.TOO_LARGE
-        )
+    check_size(len(data))
     try:
         plan = _parsed(data)
     except DocumentError as error:

@@ -40,10 +40,10 @@ _PACKAGES: Final = (
 # What a state directory holds by its own making; anything else is only counted.
 _FILES: Final = frozenset((
     "agent.json", "agent.lock", "agent.sock", "budget.db", "budget.db-shm", "budget.db-wal", "budget.mark", "ca.crt",
-    "current", "epsilon.json", "federation.json", "identity.key", "node.key", "pause.json", "site.json",
+    "current", "epsilon.json", "federation.json", "identity.key", "joining.json", "node.key", "pause.json", "site.json",
     "site.signed.json", "site.yaml", "tls.key", "tls.pem",
 ))  # fmt: skip
-_FOLDERS: Final = frozenset({"approvals", "audit", "contract", "logs", "outbox", "slots"})
+_FOLDERS: Final = frozenset({"approvals", "audit", "contract", "exchange", "logs", "outbox", "slots"})
 _LOG = re.compile(r"(?:worker|scoring|error-\d{8}T\d{6}Z-\d{1,10})\.log")
 _STATES: Final = frozenset(("stopped", "starting", "connecting", "idle", "working", "unreachable", "clock"))
 _CODES: Final = frozenset(str(code) for code in Code)

@@ -6,7 +6,6 @@ It needs neither an agent nor a server, nor even that this host has joined: what
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from fedsite.client.identity import pair, site
 from fedsite.client.identity.site import Site
 from fedsite.client.settings import Settings
 from fedsite.client.work import memory
-from fedsite.protocol import instants
+from fedsite.protocol import instants, output
 from fedsite.protocol.errors import FedsiteError
 from fedsite.protocol.federation import Federation
 
@@ -54,7 +53,9 @@ class Doctor:
         for task in health_facts.named_tasks(chosen) if chosen is not None else ():
             self._step(f"data of {task}", lambda task=task: self.contract(task))  # type: ignore[misc]
         facts = None if who is None else self._facts(who)
-        if federation is not None:
+        if facts is not None and facts.carried is not None:
+            self._step("server", lambda: ("not asked: this site takes part by files (fedsite exchange)", None))
+        elif federation is not None:
             self._measure(federation, facts)
         self.found += self._bare(chosen) if facts is None else overview.checks(facts)
         present = health.present(self.found)
@@ -112,9 +113,7 @@ class Doctor:
             found.append(health_facts.read(who, instants.now()))
             runs = f"{found[0].runs_open} runs open, {found[0].runs_finished} finished"
             left = [item.left for item in found[0].balances if item.left is not None]
-            return runs + (
-                f"; at least ε {math.floor(min(left) * 1000) / 1000:g} left on each source" if left else ""
-            ), None
+            return runs + (f"; at least ε {output.epsilon_left(min(left))} left on each source" if left else ""), None
 
         self._step("ledger", read)
         return found[0]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fedsite.client.carried import standing
 from fedsite.client.consent import pause as pauses
 from fedsite.client.device.slots import Installed
 from fedsite.client.health import checks as health_checks
+from fedsite.client.health import facts as health_facts
 from fedsite.client.health import findings as health
 from fedsite.client.health.checks import Balance
 from fedsite.client.health.facts import Facts
 from fedsite.client.health.findings import Finding
 from fedsite.client.identity.site import Site
+from fedsite.client.ledger import forgotten
 from fedsite.client.work import memory
 from fedsite.protocol import instants
 
@@ -34,7 +37,8 @@ def checks(facts: Facts) -> list[Finding | None]:
     training = state == "working"  # which takes the very memory that is asked for
     return [
         *facts.problems,
-        health_checks.certificate(facts.certificate_expires, facts.now),
+        # Files are signed by the identity: nothing uses a carried site's certificate.
+        None if facts.carried is not None else health_checks.certificate(facts.certificate_expires, facts.now),
         health_checks.disk(facts.disk_free, disk_needed(facts.model), str(facts.directory)),
         health_checks.memory(
             None if training else facts.memory_available,
@@ -42,15 +46,30 @@ def checks(facts: Facts) -> list[Finding | None]:
             TRAINING_BYTES,
         ),
         *(health_checks.contract(contract, facts.now) for contract in facts.contracts),
-        health_checks.agent(state),
+        standing.finding(facts.carried, facts.now) if facts.carried is not None else health_checks.agent(state),
         health_checks.link(state, str(facts.agent.get("error", ""))),
+        overridden(health_facts.overrides(facts.agent)),
         health_checks.approvals(facts.waiting),
         health_checks.pause(facts.pause),
         health_checks.conditions(facts.not_now),
         health_checks.outbox(facts.unsent, facts.unsent_since, facts.now),
         *(health_checks.budget(balance) for balance in facts.balances),
+        forgotten.finding(facts.runs_forgotten),
         health_checks.uncounted(facts.balances),
     ]
+
+
+def overridden(given: Sequence[str]) -> Finding | None:
+    """Whether the agent goes by settings of its command line, which no other command sees."""
+    if not given:
+        return None
+    return Finding(
+        code="overrides",
+        severity="info",
+        title="the agent was started with settings of its own",
+        text=", ".join(given),
+        remedy="put them into site.yaml: the other commands (data check, doctor, privacy, rounds) go by that file",
+    )
 
 
 def disk_needed(model: Installed | None) -> int:
@@ -78,6 +97,7 @@ def value(who: Site, facts: Facts, found: Sequence[Finding]) -> dict[str, Any]:
             "unsent": facts.unsent,
             "since": None if facts.unsent_since is None else instants.text(facts.unsent_since),
         },
+        "carried": standing.plain(facts.carried),
         "budget": {
             "epsilon_max": None if rules is None else rules.epsilon_max,
             "delta": None if rules is None else rules.delta,

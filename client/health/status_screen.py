@@ -13,17 +13,25 @@ from fedsite.protocol import instants, output
 WIDTH: Final = 80
 _NAME: Final = 13  # columns of a row's name
 _ROWS: Final = 4  # of one kind that are shown; --json has them all
+_STATES: Final = {"clock": "not connected: the clock is wrong"}
 
 
-def lines(value: Mapping[str, Any], now: datetime) -> list[str]:
-    """The screen: who, what is, and below it what is not well and what to do about it."""
+def lines(value: Mapping[str, Any], now: datetime, height: int | None = None) -> list[str]:
+    """The screen: who, what is, and below it what is not well and what to do about it.
+
+    Args:
+        value: a `fedsite.status/2`.
+        now: UTC.
+        height: lines that there is room for; None: as many as it takes.
+    """
     rows = [*_rows(value, now)]
     head = [
         _cut(f"{value['site']['name']} ({value['site']['id']})"),
         _cut(f"in {value['federation']['name']} ({value['federation']['id']}) at {value['federation']['address']}"),
         "",
     ]
-    return [*head, *(row(name, text) for name, text in rows), "", *findings(value["findings"])]
+    shown = [*head, *(row(name, text) for name, text in rows), ""]
+    return shown + findings(value["findings"], None if height is None else height - len(shown))
 
 
 def row(name: str, text: str) -> str:
@@ -31,23 +39,41 @@ def row(name: str, text: str) -> str:
     return _cut(f"{name:<{_NAME}}{text}" if len(name) < _NAME else f"{name} {text}")
 
 
-def findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is not well: severity, title, text and remedy of each, wrapped."""
+def findings(found: Sequence[Mapping[str, Any]], room: int | None = None) -> list[str]:
+    """What is not well: severity, title, text and remedy of each, wrapped.
+
+    Where `room` lines do not hold all, one of each code is shown as far as there is room, and the rest is counted.
+    """
     if not found:
         return ["all is well"]
+    blocks = [_finding(finding) for finding in found]
+    if room is None or sum(map(len, blocks)) <= room:
+        return [line for block in blocks for line in block]
     shown: list[str] = []
-    for finding in found:
-        shown += _wrapped(f"{finding['severity']:<{_NAME}}", f"{finding['title']}: {finding['text']}")
-        if finding["remedy"]:
-            shown += _wrapped(f"{'':<{_NAME}}", f"next: {finding['remedy']}")
-    return shown
+    codes: list[str] = []
+    for finding, block in zip(found, blocks, strict=True):
+        if finding["code"] not in codes and (not shown or len(shown) + len(block) < room):
+            codes.append(finding["code"])
+            shown += block
+    rest = len(found) - len(codes)
+    return [*shown, f"and {rest} more: fedsite status | less"] if rest else shown
+
+
+def _finding(finding: Mapping[str, Any]) -> list[str]:
+    shown = _wrapped(f"{finding['severity']:<{_NAME}}", f"{finding['title']}: {finding['text']}")
+    return shown + (_wrapped(f"{'':<{_NAME}}", f"next: {finding['remedy']}") if finding["remedy"] else [])
 
 
 def _rows(value: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
-    yield "agent", _agent(value["agent"], now, paused=value["pause"] is not None)
+    carried = value.get("carried")
+    if carried is not None:
+        yield "carried", _carried(carried, now)
+    else:
+        yield "agent", _agent(value["agent"], now, paused=value["pause"] is not None)
     certificate = value["certificate"]
-    if certificate["expires"] is not None:
-        yield "certificate", f"{certificate['days']:.1f} days left (until {certificate['expires'][:10]})"
+    if carried is None and certificate["expires"] is not None:
+        day, gone = certificate["expires"][:10], instants.read(certificate["expires"]) <= now
+        yield "certificate", f"expired on {day}" if gone else f"{certificate['days']:.1f} days left (until {day})"
     budget = value["budget"]
     yield from _several(
         "privacy", [_balance(item, budget["epsilon_max"]) for item in budget["sources"]] or [_cap(budget)]
@@ -62,7 +88,7 @@ def _rows(value: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
 
 
 def _agent(agent: Mapping[str, Any], now: datetime, *, paused: bool) -> str:
-    text = str(agent["state"])
+    text = _STATES.get(agent["state"], str(agent["state"]))
     if paused and text in ("idle", "connecting"):
         text = "paused"
     if agent["state"] == "working" and "kind" in agent:
@@ -70,6 +96,13 @@ def _agent(agent: Mapping[str, Any], now: datetime, *, paused: bool) -> str:
     elif "since" in agent:
         text += f", started {health_checks.ago(instants.read(agent['since']), now)}"
     return text
+
+
+def _carried(carried: Mapping[str, Any], now: datetime) -> str:
+    """A site that takes part by files needs neither agent nor certificate."""
+    waiting, at = carried["waiting"], carried["exported_at"]
+    text = f"by files; {waiting or 'nothing'} to export"
+    return text + (f", last export {health_checks.ago(instants.read(at), now)}" if at else "")
 
 
 def _cap(budget: Mapping[str, Any]) -> str:

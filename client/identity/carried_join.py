@@ -11,14 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from fedsite.client.carried import standing
 from fedsite.client.identity import enrolment
-from fedsite.client.identity.enrolment import Joined
+from fedsite.client.identity.enrolment import STAGED_KEY, Joined
+from fedsite.client.identity.site import PENDING
 from fedsite.protocol import documents, instants, storage
 from fedsite.protocol.enrolment import Admission
 from fedsite.protocol.errors import ConfigError, TrustError
 
 SCHEMA: Final = "fedsite.joining/1"
-PENDING: Final = "joining.json"  # what was asked for, until the answer is here
 _NEXT: Final = "fedsite join file:TOKENFILE --request FILE"
 
 
@@ -52,9 +53,13 @@ def answered(directory: Path, data: bytes, *, clock: Callable[[], datetime] = in
     admission = Admission.parse(data)
     federation = admission.read_federation()
     pending = directory / PENDING
-    if not pending.exists():
+    # The key that was asked for lies with its certificate once that is here.
+    if not (pending.exists() and (directory / STAGED_KEY).exists()):
         known = enrolment.load_joined(directory)
         if known is not None and known.federation.digest == federation.digest:
+            standing.mark(directory)
+            with storage.storage_errors(pending):
+                pending.unlink(missing_ok=True)
             return known
         raise ConfigError("no request was made at this host", allowed="the host that asked", next_step=_NEXT)
     asked = documents.document(storage.read(pending), SCHEMA)
@@ -67,6 +72,5 @@ def answered(directory: Path, data: bytes, *, clock: Callable[[], datetime] = in
     joined = enrolment.accept(
         directory, federation, documents.canonical(admission.answer), clock(), replaces=bool(asked.get("replaces"))
     )
-    with storage.storage_errors(pending):
-        pending.unlink(missing_ok=True)
+    standing.mark(directory)
     return joined

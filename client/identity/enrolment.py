@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from fedsite.client.carried import standing
 from fedsite.client.identity import introduction, pair
+from fedsite.client.identity.site import PENDING
 from fedsite.client.link.flower_client import Connection
 from fedsite.protocol import certificates, documents, instants, site_document, storage, tokens
 from fedsite.protocol.enrolment import Request, open_answer, sign_request
@@ -27,11 +29,7 @@ REJOIN_BEFORE = timedelta(days=14)  # a token is used for a certificate that end
 STAGED_KEY = "tls.key"  # the TLS key of a join under way; then it lies in the pair's file
 
 
-class _Key(Protocol):
-    def save(self, path: Path) -> None: ...
-
-
-K = TypeVar("K", bound=_Key)
+K = TypeVar("K", SigningKey, NodeKey, TlsKey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +94,7 @@ def join(
         return wanted
     federation = introduction.fetch_federation(wanted.token, clock())
     answer = introduction.post(federation, "/enrol", make_request(directory, wanted, clock()))
+    standing.unmark(directory)  # as the server does
     return accept(directory, federation, answer, clock(), replaces=bool(wanted.token.replaces))
 
 
@@ -157,8 +156,9 @@ def accept(directory: Path, federation: Federation, answer: bytes, now: datetime
     storage.write_atomic(directory / "federation.json", federation.encode())
     storage.write_atomic(directory / "ca.crt", federation.ca_certificate.encode("ascii"))  # flower-supernode reads it
     keep(directory, federation, identity, tls_key, issued)
-    with storage.storage_errors(directory / STAGED_KEY):
-        (directory / STAGED_KEY).unlink(missing_ok=True)
+    with storage.storage_errors(directory):
+        for name in (STAGED_KEY, PENDING):  # PENDING: a request by file, whose answer comes too late now
+            (directory / name).unlink(missing_ok=True)
     return Joined(
         site_id=identity.public.id,
         name=issued.name,

@@ -29,7 +29,8 @@ def save(directory: Path, key: TlsKey, certificate: str) -> None:
     """
     if not certificates.same_key(certificate, key):
         raise TrustError("a certificate for another key than this site asked with", next_step=_NEXT)
-    storage.write_atomic(directory / FILE, key.pem + certificate.encode("ascii"))
+    pem = ssl.DER_cert_to_PEM_cert(certificates.der(certificate))  # alone, without what may stand around it
+    storage.write_atomic(directory / FILE, key.pem + pem.encode("ascii"))
 
 
 def certificate(directory: Path) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from fedsite.client.audit import log as audit_log
 from fedsite.client.identity import enrolment, introduction, pair
 from fedsite.protocol import certificates, instants, renewal
 from fedsite.protocol.errors import ConfigError, FedsiteError
@@ -100,7 +101,7 @@ def renew(directory: Path, *, clock: Callable[[], datetime] = instants.now) -> s
         ConfigError: this host has not joined.
         TrustError: the server refuses, or its answer is not for this site; the old pair stays.
         UnreachableError: it does not answer; the same.
-        StorageError: the disk is full; the same.
+        StorageError, IntegrityError: the disk is full, or the audit log takes no entry; the same.
     """
     known, identity = _who(directory, clock())
     node_key = NodeKey.load(directory / "node.key")
@@ -115,6 +116,8 @@ def renew(directory: Path, *, clock: Callable[[], datetime] = instants.now) -> s
     tls = pair.tls(directory, known.federation)
     answer = introduction.post(known.federation, "/renew", renewal.sign(asked, identity), tls)
     issued = enrolment.check_answer(answer, known.federation, identity, node_key, clock())
+    facts = {"certificate": certificates.fingerprint(issued.certificate), "certificate_expires": issued.expires}
+    audit_log.record(directory, "renewed", facts)  # before it holds, as the server does
     enrolment.keep(directory, known.federation, identity, key, issued)
     return issued.expires
 

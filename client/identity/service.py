@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from fedsite.protocol.errors import ConfigError
 
 NAME = "fedsite-agent"
 USER = "fedsite"
 HOME = Path("/var/lib/fedsite")
 BESIDE_WORKER = 512 << 20  # bytes for the agent itself, and for scoring and self-tests, beside the training process
 _STATE = Path("/var/lib")
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  what PrivateTmp hides
+_UNNAMEABLE = re.compile(r"""["'\\$\x00-\x1f\x7f-\x9f]""")  # each means something else in some line of a unit
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")  # a name that StateDirectory takes; a colon or a space parts it
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))  # what ProtectHome hides
 
 
@@ -27,12 +34,23 @@ class Service:
 
 
 def unit(service: Service) -> str:
-    """The text of the unit, with how to install it on top."""
+    """The text of the unit, with how to install it on top.
+
+    Raises:
+        ConfigError: a path that a unit cannot name.
+    """
+    for path in (service.program[0], service.home, *service.data):
+        if _UNNAMEABLE.search(str(path)):
+            raise ConfigError(
+                f"the path {str(path)!r:.200}",
+                allowed="a path without quotation marks, backslashes, dollar and control signs",
+                next_step="move it, or name it by a link of another name",
+            )
     return "\n".join((*_steps(service), *_unit(service), *_process(service), *_bounds(service), *_hardening(service)))
 
 
 def _steps(service: Service) -> Sequence[str]:
-    home, user, fedsite = service.home, service.user, " ".join(_word(word) for word in service.program)
+    home, user, fedsite = shlex.quote(str(service.home)), service.user, shlex.join(service.program)
     readable = [f"#   make sure that {user} may read {path}" for path in service.data]
     return (
         f"# {NAME}.service, as printed by `fedsite service`. Once, as root:",
@@ -61,13 +79,13 @@ def _unit(service: Service) -> Sequence[str]:
 
 
 def _process(service: Service) -> Sequence[str]:
-    below = service.home.parent == _STATE
+    below = service.home.parent == _STATE and _PLAIN.fullmatch(service.home.name)
     return (
         "Type=exec",
         f"ExecStart={' '.join(_word(word) for word in service.program)} up",
         f"User={service.user}",
         f"Group={service.user}",
-        f"StateDirectory={_value(service.home.name)}" if below else f"ReadWritePaths={_word(str(service.home))}",
+        f"StateDirectory={service.home.name}" if below else f"ReadWritePaths={_word(str(service.home))}",
         *(("StateDirectoryMode=0700",) if below else ()),
         f"RuntimeDirectory={NAME}",
         "RuntimeDirectoryMode=0700",
@@ -102,6 +120,7 @@ def _bounds(service: Service) -> Sequence[str]:
 def _hardening(service: Service) -> Sequence[str]:
     needed = [Path(service.program[0]), service.home, *service.data]
     inside = any(path.is_relative_to(home) for path in needed for home in _HOMES)
+    temporary = any(path.is_relative_to(place) for path in needed for place in _TEMPORARY)
     return (
         "",
         "NoNewPrivileges=yes",
@@ -109,7 +128,7 @@ def _hardening(service: Service) -> Sequence[str]:
         "AmbientCapabilities=",
         "ProtectSystem=strict",
         f"ProtectHome={'read-only' if inside else 'yes'}",
-        "PrivateTmp=yes",
+        f"PrivateTmp={'no' if temporary else 'yes'}",
         "PrivateDevices=yes",
         "PrivateIPC=yes",
         "ProtectKernelTunables=yes",
@@ -148,6 +167,4 @@ def _value(text: str) -> str:
 
 def _word(text: str) -> str:
     """One word of a list or a command line."""
-    escaped = _value(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
-    plain = escaped == text and not any(letter.isspace() or letter == "'" for letter in text)
-    return text if plain else f'"{escaped}"'
+    return f'"{_value(text)}"' if any(letter.isspace() for letter in text) else _value(text)

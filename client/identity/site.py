@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from fedsite.protocol.keys import SigningKey
 FEDERATION = "federation.json"
 IDENTITY = "identity.key"
 SITE = "site.json"
+PENDING = "joining.json"  # what was asked for by file, until the answer is here
 T = TypeVar("T")
 
 
@@ -35,6 +38,14 @@ class Site:
         return self.key.public.id
 
 
+def person() -> str:
+    """The user of the operating system who runs this: who at the site decided something."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"  # a container's, of no name
+
+
 def joined(directory: Path) -> bool:
     """True when this host has joined a federation."""
     return all((directory / name).exists() for name in (FEDERATION, IDENTITY, SITE))
@@ -47,6 +58,12 @@ def load(directory: Path) -> Site:
         ConfigError: this host has not joined a federation.
         DocumentError, TrustError, StorageError: what it kept is damaged, or readable by others.
     """
+    if not joined(directory) and (directory / PENDING).exists():
+        raise ConfigError(
+            f"this host has not joined yet: it waits for the answer to its request ({directory / PENDING})",
+            allowed="a site that has joined",
+            next_step="fedsite join --answer FILE, with what the central team sends back",
+        )
     if not joined(directory):
         raise ConfigError(
             f"this host has not joined a federation ({directory} holds no {SITE})",

@@ -15,7 +15,10 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
+from fedsite.client.audit import witness
+from fedsite.client.audit.witness import Witness
 from fedsite.client.ledger import budget_file, budget_mark, budget_rows
 from fedsite.client.ledger.budget_entries import (
     Entry,
@@ -35,8 +38,13 @@ from fedsite.protocol.errors import BudgetError, RefusalCode
 class Budget:
     """One writer of `budget.db`; readers open it with `read_only`."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, seen: Witness | Literal["log"] | None = "log") -> None:
         """Open the file, made (0600) when it is not there.
+
+        Args:
+            path: of the file.
+            read_only: nothing is written.
+            seen: what the site's audit log says of it; None: it is taken as it is (acceptance).
 
         Raises:
             BudgetError: the file is damaged, older than what was written, or of a newer version; nothing is allowed
@@ -45,8 +53,10 @@ class Budget:
         self.path = path
         with budget_file.guarded(path):
             mark = budget_mark.read(path)
-            if mark is not None and not path.exists():
-                budget_mark.check(path, mark, None)
+            # As the mark, it is read before the budget, which then may only be further.
+            self._seen = witness.read(path.parent) if seen == "log" else seen
+            if not path.exists():
+                budget_mark.check(path, mark, None, self._seen)
             if read_only:
                 self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
             else:
@@ -185,11 +195,12 @@ class Budget:
             self._database.execute("PRAGMA synchronous=FULL")
         budget_file.check(self._database, self.path)
         if budget_file.version(self._database) != budget_file.VERSION:
-            budget_mark.check(self.path, mark, None)
+            budget_mark.check(self.path, mark, None, self._seen)
             if read_only:
                 self._database = budget_file.in_memory(self._database)
             self._bring_up(keep_mark=not read_only)
         found = self._rows().mark
+        budget_mark.check(self.path, mark, found, self._seen)
         if not read_only:
             self._database.execute("PRAGMA foreign_keys=ON")
             if mark is None:
@@ -244,5 +255,5 @@ def reader(path: Path) -> Budget | None:
     Raises:
         BudgetError, StorageError: it is damaged, cannot be read, or is gone.
     """
-    made = path.exists() or budget_mark.path_of(path).exists()
+    made = path.exists() or budget_mark.path_of(path).exists() or witness.read(path.parent) is not None
     return Budget(path, read_only=True) if made else None

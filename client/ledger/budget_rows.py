@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from fedsite.client.ledger.budget_mark import Mark
 from fedsite.protocol.errors import BudgetError
 
 Row = tuple[Any, ...]
+_MOST_DIGESTS: Final = 1 << 15
+# Of rows that were read before, by a hash that is made faster: they are read and compared anew each time all the same.
+_DIGESTS: Final[dict[bytes, str]] = {}
 TABLES: Final = ("run", "reserved", "spent", "coverage")  # each begins with the run's id
 
 
@@ -31,7 +35,14 @@ class RunRows:
 
     def digest(self) -> str:
         """SHA-256 over all rows, hex; their order does not matter."""
-        return _digest([[name, sorted(map(_text, self.tables[name]))] for name in TABLES])
+        key = hashlib.sha256(marshal.dumps([self.tables[name] for name in TABLES], 2)).digest()
+        found = _DIGESTS.get(key)
+        if found is None:
+            found = _digest([[name, sorted(map(_text, self.tables[name]))] for name in TABLES])
+            if len(_DIGESTS) >= _MOST_DIGESTS:
+                _DIGESTS.clear()
+            _DIGESTS[key] = found
+        return found
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +73,9 @@ def read(database: sqlite3.Connection, path: Path, *, sealed: bool = True) -> Ro
     runs: dict[str, RunRows] = {}
     for table in TABLES:
         for row in database.execute(f"SELECT * FROM {table} NOT INDEXED"):  # noqa: S608 - a name of ours
-            runs.setdefault(row[0], RunRows()).tables[table].append(row)
+            if row[0] not in runs:
+                runs[row[0]] = RunRows()
+            runs[row[0]].tables[table].append(row)
     lines = database.execute("SELECT id, sequence, digest FROM ledger NOT INDEXED").fetchall()
     if len(lines) != 1:
         raise damaged(path, f"{len(lines)} lines about itself")

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import httpx
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime_version_compatibility import (
+    RuntimeVersionMetadata,
+    get_runtime_version_incompatibility_exit_message,
+)
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsite.client.link import clocks, proxy
+from fedsite.client.link import bounds, clocks, proxy
 from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, TrustError, UnreachableError
 from fedsite.protocol.federation import Federation, host_port
@@ -38,6 +41,28 @@ class _WaitInterceptor:
             request.headers[WAIT_HEADER] = f"{self.wait_s:.1f}"
             request.extensions["timeout"] = httpx.Timeout(TIMEOUT_S, read=TIMEOUT_S + self.wait_s).as_dict()
         return call_next(context)  # type: ignore[operator]
+
+
+class _VersionInterceptor:
+    """Tell the server which Flower this is; of another one it may have nothing. Flower's own would end the process."""
+
+    def __init__(self) -> None:
+        self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+
+    def intercept(self, context: object, call_next: object) -> httpx.Response:
+        """Add the headers, and say it in our words when they are the reason of a refusal."""
+        request: httpx.Request = context.request  # type: ignore[attr-defined]
+        request.headers.update(self._headers)
+        answer: httpx.Response = call_next(context)  # type: ignore[operator]
+        told = get_runtime_version_incompatibility_exit_message(answer.text) if answer.is_error else None
+        if told is not None:
+            raise UnreachableError(
+                f"the server runs another release: {' '.join(told.split())[:300]}",
+                allowed="releases of fedsite on the same minor release of Flower",
+                next_step="ask the central team for theirs (fedsite --version), install it here, start the agent again",
+                refusal=RefusalCode.PROTOCOL_VERSION,
+            )
+        return answer
 
 
 class _FleetClient(FleetHttpClient):
@@ -80,7 +105,7 @@ class Connection:
             self._base,
             http=self._http,
             interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                _VersionInterceptor(),
                 NodeAuthHttpInterceptor(node_key.private, node_key.public),
                 self._wait,
             ],
@@ -105,7 +130,8 @@ class Connection:
         """
         parts: list[bytes] = []
         size = 0
-        with translated(self), self._http.stream("GET", f"{self._base}{path}") as answer:
+        asked = {bounds.ASKED: limit + 1}
+        with translated(self), self._http.stream("GET", f"{self._base}{path}", extensions=asked) as answer:
             if answer.status_code == httpx.codes.NOT_FOUND:
                 raise IntegrityError(
                     f"the server has no {path}",
@@ -139,16 +165,19 @@ class Connection:
 def http_client(host: str, tls: ssl.SSLContext, port: int = 443) -> httpx.Client:
     """An HTTP client for one host, through the proxy that the environment names for it; nothing else is taken of it.
 
+    What it gets back is bounded (`bounds`): not every host it asks has shown who it is.
+
     Raises:
         ConfigError: the environment names no usable proxy.
     """
+    limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
     return httpx.Client(
-        verify=tls,
+        transport=bounds.transport(tls, proxy.choose(host, port), limits),
+        headers={"accept-encoding": "identity"},
         timeout=TIMEOUT_S,
         follow_redirects=False,
         trust_env=False,
-        proxy=proxy.choose(host, port),
-        limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
+        event_hooks={"response": [bounds.bound]},
     )
 
 
@@ -167,7 +196,7 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
     """Turn failures of the transport into our errors; an HTTP status in `pass_status` goes through as it is.
 
     Raises:
-        UnreachableError: no connection, no answer, or the server is in trouble.
+        UnreachableError: no connection, no answer, none that can be read, or the server is in trouble.
         TrustError: one end does not accept the other's certificate or key.
         IntegrityError: the run it is about is over.
     """
@@ -180,7 +209,7 @@ def translated(connection: Connection, *, pass_status: tuple[int, ...] = ()) -> 
         if error.response.status_code in pass_status and REFUSED_HEADER not in error.response.headers:
             raise
         raise status_error(error.response, address) from None
-    except (httpx.HTTPError, OSError, RuntimeError) as error:
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:  # ValueError: an answer that is no message
         if connection.expires is not None and datetime.now(UTC) >= connection.expires:
             raise TrustError(
                 f"this site's certificate expired at {instants.text(connection.expires)}",
@@ -243,7 +272,8 @@ def status_error(answer: httpx.Response, address: str) -> FedsiteError:
         return IntegrityError("the run is over", refusal=RefusalCode.WRONG_RUN)
     if status == httpx.codes.FORBIDDEN:
         return TrustError(
-            f"{address} refuses this site: it was revoked, its certificate has expired, or its keys do not match",
+            f"{address} refuses this site: it was revoked, its certificate has expired, its keys do not match, "
+            "or the server was set back to a backup from before it joined",
             next_step="ask the central team for a new token and join again: fedsite join file:TOKENFILE",
         )
     return UnreachableError(

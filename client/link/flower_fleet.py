@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import httpx
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -34,8 +34,8 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 from fedsite.client.link.flower_client import NOT_ALLOWED, Connection, translated
-from fedsite.client.link.flower_objects import Received, decoded, encoded, pull_content, reply_to
-from fedsite.protocol.errors import IntegrityError, TrustError, UnreachableError
+from fedsite.client.link.flower_objects import Received, announced, decoded, encoded, pull_content, reply_to
+from fedsite.protocol.errors import FedsiteError, IntegrityError, TrustError, UnreachableError
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import from_record
 
@@ -58,7 +58,7 @@ class FleetLink:
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
         self._unconfirmed: list[ConfirmMessageReceivedRequest] = []
-        self._lost: str = ""
+        self._lost: TrustError | None = None
 
     def activate(self) -> None:
         """Tell the server that this site is here, and keep telling it.
@@ -82,13 +82,9 @@ class FleetLink:
                 alive = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_INTERVAL_S)
                 known = node.node_id if self._client.SendNodeHeartbeat(alive).success else 0
         if known != node.node_id:
-            raise TrustError(
-                f"the server knows this site as node {known}" if known else "the server no longer knows this site",
-                allowed=str(node.node_id),
-                next_step="ask the central team for a new token and join again: fedsite join file:TOKENFILE",
-            )
+            raise _unknown(known, node.node_id)
         self._node = node
-        self._lost = ""
+        self._lost = None
         if self._heart is None:
             self._heart = threading.Thread(target=self._beat, name="fleet-heartbeat", daemon=True)
             self._heart.start()
@@ -106,17 +102,16 @@ class FleetLink:
         if not answer.messages_list:
             self._confirm()
             return None
-        message = message_from_proto(answer.messages_list[0])
-        received = Received(run_id=message.metadata.run_id, message=message, since=self._clock())
+        received, tree = announced(answer, self._clock())
+        message_id = received.message.metadata.message_id
         self._unconfirmed.append(
-            ConfirmMessageReceivedRequest(
-                node=node, run_id=received.run_id, message_object_id=message.metadata.message_id
-            )
+            ConfirmMessageReceivedRequest(node=node, run_id=received.run_id, message_object_id=message_id)
         )
-        content = pull_content(
-            self._connection, node, received.run_id, answer.message_object_trees[0], clock=self._clock
-        )
-        return received, from_record(content)
+        try:
+            return received, from_record(pull_content(self._connection, node, received.run_id, tree, clock=self._clock))
+        except IntegrityError:
+            self._confirm()
+            raise
 
     def push(self, received: Received, frame: Frame, noted: Callable[[bytes], None] = lambda note: None) -> bool:
         """Send the reply; False when nobody waits for it any more (the run is over, the instruction expired).
@@ -181,8 +176,8 @@ class FleetLink:
         self.close()
 
     def _active(self) -> Node:
-        if self._lost:
-            raise TrustError(self._lost, next_step="fedsite status; if it was revoked, join again with a new token")
+        if self._lost is not None:
+            raise self._lost
         if self._node is None:
             raise UnreachableError("the link is not active", next_step="activate() comes before pull() and push()")
         return self._node
@@ -195,12 +190,12 @@ class FleetLink:
             try:
                 with translated(self._connection):
                     answer = self._client.SendNodeHeartbeat(request)
-            except UnreachableError as error:
-                _LOG.debug("heartbeat: %s", error)
             except TrustError as error:
-                self._lost = error.found
+                self._lost = error
+            except FedsiteError as error:
+                _LOG.debug("heartbeat: %s", error)
             else:
-                self._lost = "" if answer.success else "the server no longer knows this site"
+                self._lost = None if answer.success else _unknown()
 
     def _push(self, received: Received, reply: Message, noted: Callable[[bytes], None]) -> bool:
         node = self._active()
@@ -259,6 +254,14 @@ class FleetLink:
         for request in pending:
             with contextlib.suppress(IntegrityError), translated(self._connection):
                 self._client.ConfirmMessageReceived(request)
+
+
+def _unknown(known: int = 0, expected: int = 0) -> TrustError:
+    return TrustError(
+        f"the server knows this site as node {known}" if known else "the server no longer knows this site",
+        allowed=str(expected or ""),
+        next_step="ask the central team for a new token and join again: fedsite join file:TOKENFILE",
+    )
 
 
 def poll_delay(*, failures: int, held_s: float, idle_s: float, uniform: float) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest
 from flwr.proto.node_pb2 import Node
@@ -21,7 +22,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedsite.client.link.flower_client import Connection, translated
 from fedsite.protocol import documents
-from fedsite.protocol.errors import IntegrityError, RefusalCode, UnreachableError
+from fedsite.protocol.errors import FedsiteError, IntegrityError, RefusalCode, UnreachableError
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import MAX_FRAME, to_record
 
@@ -92,6 +93,19 @@ def decoded(note: bytes, now: float) -> Received:
     return Received(run_id=run_id, message=message, since=now, offered=bool(session), session=session, wanted=wanted)
 
 
+def announced(answer: PullMessagesResponse, now: float) -> tuple[Received, ObjectTree]:
+    """The first message of an answer to a pull, and the tree of its content; `now` is monotonic seconds.
+
+    Raises:
+        IntegrityError: it is something else.
+    """
+    try:
+        message, tree = message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
+    except Exception:  # Flower's errors have no root of their own
+        raise _malformed("a message that is none") from None
+    return Received(run_id=message.metadata.run_id, message=message, since=now), tree
+
+
 def pull_content(
     connection: Connection, node: Node, run_id: int, tree: ObjectTree, *, clock: Callable[[], float] = time.monotonic
 ) -> RecordDict:
@@ -117,7 +131,9 @@ def pull_content(
         if len(record.children) == 1 and not record.children[0].children:
             return RecordDict({"frame": ConfigRecord.inflate(pull(record.children[0].object_id))})
         found = inflate_object_from_contents(record.object_id, _pull_all(objects, pull))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except FedsiteError:
+        raise
+    except Exception as error:
         raise _malformed(f"an object that does not inflate ({type(error).__name__})") from None
     if not isinstance(found, RecordDict):
         raise _malformed(f"a {type(found).__name__}")

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from fedsite.protocol.errors import FedsiteError, IntegrityError, StorageError, 
 from fedsite.protocol.messages import Frame
 
 TRIES = 3  # of an answer that has expired, over connections that were there
+UNDATED = timedelta(days=1)  # after which an answer has expired whose instruction does not say when
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class _Unsent:
     frame: Frame
     name: str  # of what is kept of it; empty where nothing could be
     about: str
-    expires: datetime | None
+    expires: datetime
     failed: int = 0  # times it could not be sent over a connection that was there
 
 
@@ -109,7 +110,8 @@ class Sending:
                 self._kept.done(waiting.name)
                 continue
             _log.info("the answer to %s was not sent yet", waiting.about)
-            self._waiting.append(_Unsent(received, waiting.frame, waiting.name, waiting.about, waiting.expires))
+            expires = waiting.expires or waiting.since + UNDATED
+            self._waiting.append(_Unsent(received, waiting.frame, waiting.name, waiting.about, expires))
 
     def begin(self, received: Any, instruction: Frame) -> str:
         """Keep what answering needs, before an instruction is carried out; returns its name, empty where it cannot."""
@@ -128,7 +130,8 @@ class Sending:
             except FedsiteError as error:
                 _log.warning("%s; the answer would not survive this process", error)
         header = read_header(instruction.header)
-        self._waiting.append(_Unsent(received, reply, name, describe(header), expiry(header)))
+        expires = expiry(header) or self._now() + UNDATED
+        self._waiting.append(_Unsent(received, reply, name, describe(header), expires))
 
     def send(self) -> None:
         """Send what waits.
@@ -160,9 +163,9 @@ class Sending:
             return False
 
     def _expired(self, unsent: _Unsent) -> bool:
-        return unsent.expires is not None and self._now() >= unsent.expires
+        return self._now() >= unsent.expires
 
     def _why(self, unsent: _Unsent) -> str:
-        if unsent.expires is not None and self._expired(unsent):
+        if self._expired(unsent):
             return f"expired with its attempt at {instants.text(unsent.expires)}"
         return "is not waited for any more"

@@ -93,6 +93,10 @@ class Unsent:
     def pending(self) -> list[Waiting]:
         """The answers that wait, oldest first; what has none any more is dropped, and named in the log."""
         found = []
+        for path in self.directory.iterdir():  # what a process that was killed was writing
+            if path.suffix != _SUFFIX:
+                with contextlib.suppress(OSError):
+                    path.unlink()
         for path in self.directory.glob(f"*{_SUFFIX}"):
             name = path.name.removesuffix(_SUFFIX)
             try:

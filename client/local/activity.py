@@ -18,14 +18,14 @@ _ROUNDS = 1 << 32  # what a round on the socket stays below
 class Activity:
     """What the agent is doing; as `agent.json` says it."""
 
-    state: str  # starting, connecting, idle, working, unreachable
+    state: str  # starting, connecting, idle, working, unreachable, clock
     since: str  # when the agent started; RFC 3339
     at: str  # when this state began
     pid: int
     kind: str = ""  # of the instruction, while working
     run_id: str = ""
     round: int = 0
-    error: str = ""  # while unreachable
+    error: str = ""  # while unreachable or clock
 
 
 class Board:

@@ -152,9 +152,9 @@ def connect(directory: Path) -> Iterator[LocalClient | None]:
     Raises:
         TrustError: the socket is somebody else's.
     """
-    from fedsite.client import assembly
+    from fedsite.client import state_directory
 
-    path = local_socket.find(directory) if assembly.running(directory) else None
+    path = local_socket.find(directory) if state_directory.running(directory) else None
     if path is None:
         yield None
         return

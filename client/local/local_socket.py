@@ -1,7 +1,7 @@
 """Where the agent's socket is: in the site's state directory, or, where that path is too long for a socket, elsewhere.
 
 Only the site's own user can reach it: the directory is 0700, the socket 0600 from the moment it exists. Whoever holds
-the agent's lock (assembly.only_one) may replace a socket that a killed agent left.
+the agent's lock (state_directory.only_one) may replace a socket that a killed agent left.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ last one says all.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 
 from fedsite.client.store import Outbox
 from fedsite.protocol import at_rest, documents, storage
-from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
+from fedsite.protocol.errors import DocumentError
+from fedsite.protocol.kept import checked, damaged, keep
 from fedsite.protocol.messages import Purpose
 from fedsite.protocol.secagg.advert import Advert, Roster
 from fedsite.protocol.secagg.context import Attempt
@@ -90,7 +90,7 @@ class SumStore:
         try:
             return _kept(documents.parse(data, limit=MAX_BYTES))
         except (DocumentError, KeyError, TypeError, ValueError):
-            raise _damaged(path) from None
+            raise damaged(path) from None
 
     def save(self, place: Place, kept: Kept) -> None:
         """Keep it, before anything of it is sent."""
@@ -119,17 +119,14 @@ class SumStore:
         path = self._outbox.folder(run_id) / _OPENED
         if not path.exists():
             return -1, ""
-        try:
-            number, instruction = _read(path).get(purpose, [-1, ""])
-            return int(number), str(instruction)
-        except (TypeError, ValueError):
-            raise _damaged(path) from None
+        number, instruction = _read(path).get(purpose, [-1, ""])
+        return int(number), str(instruction)
 
     def mark_opened(self, place: Place, instruction: str) -> None:
         """Write down, for good, that this sum is opened; call it before anything is."""
         path = self._outbox.folder(place.run_id) / _OPENED
         known = _read(path) if path.exists() else {}
-        storage.write_atomic(path, documents.canonical({**known, place.purpose: [place.round, instruction]}))
+        keep(path, documents.canonical({**known, place.purpose: [place.round, instruction]}))
 
     def _path(self, place: Place) -> Path:
         return self._outbox.folder(place.run_id) / f"{place.name}{_SUFFIX}"
@@ -203,17 +200,4 @@ def _what(place: Place) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise _damaged(path)
-    return value
-
-
-def _damaged(path: Path) -> IntegrityError:
-    return IntegrityError(
-        f"{path} is damaged", allowed="what this site wrote", next_step="see the disk's log (dmesg)",
-        refusal=RefusalCode.STORAGE,
-    )  # fmt: skip
+    return dict(documents.parse(checked(path)))

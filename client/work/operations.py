@@ -103,9 +103,11 @@ class Operations:
         return pipe.Message(header={}, blobs=self._coverage(plan, task))
 
     def coverage(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
-        """Whose records the data holds, for the site's own budget."""
+        """Whose records the data holds, for the site's own budget; before a calibration, which is checked first."""
         plan = _plan(blobs["plan"])
         task = _task(plan)
+        if "graph" in blobs:
+            _calibration(task, arguments, blobs["graph"])
         self._load(task, arguments)
         return pipe.Message(header={}, blobs=self._coverage(plan, task))
 
@@ -155,14 +157,11 @@ class Operations:
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""
         from fedsite.client.work import rounds as work
-        from fedsite.models import onnx_limits
         from fedsite.privacy import sampling
 
         plan = _plan(blobs["plan"])
-        onnx_limits.check(blobs["graph"])
         task = _task(plan)
-        scale = _normalisation(task, arguments)
-        tensors = [str(name) for name in arguments["tensors"]]
+        scale, tensors = _calibration(task, arguments, blobs["graph"])
         data = self._load(task, arguments)
         source = sampling.SystemRandom()
         values = work.calibrate(plan, data, blobs["graph"], scale, tensors, source)
@@ -234,6 +233,23 @@ def _checked(blobs: Mapping[str, bytes]) -> tuple[RoundPlan, Task, dict[str, np.
         shapes = {DELTA + name: model[name].shape for name in vector.trainable(module, plan.model.trainable)}
         terms.check_deltas(Manifest.parse(blobs["manifest"]), shapes)
     return plan, task, model
+
+
+def _calibration(task: Task, arguments: Mapping[str, Any], graph: bytes) -> tuple[Any, list[str]]:
+    """Normalisation and tensors of a calibration; whatever can be refused of it without data is.
+
+    Raises:
+        IntegrityError: the graph is not one of our export's kind, or does not show the tensors.
+        DocumentError: the normalisation does not fit, or no tensors are named.
+    """
+    from fedsite.models import extremes, onnx_limits
+
+    outputs = onnx_limits.check(graph).graph.outputs
+    tensors = arguments.get("tensors")
+    if not isinstance(tensors, list) or not all(isinstance(name, str) for name in tensors):
+        raise DocumentError("a calibration that names no tensors", allowed="body with tensors, a list of names")
+    extremes.check_taps(tensors, outputs)
+    return _normalisation(task, arguments), tensors
 
 
 def _normalisation(task: Task, arguments: Mapping[str, Any]) -> Any:

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 GRACE_S = 2.0  # seconds between asking the worker to end and killing it
 _CHUNK = 1 << 20
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")  # each has its memory
 
 
 class WorkerError(FedsiteError):
@@ -159,7 +160,7 @@ class WorkerLink:
             _log.warning("the worker ended by itself (exit %s); starting another", code)
             self.close(grace_s=0.0)
         environment = {name: value for name, value in os.environ.items() if name != "FEDSITE_TOKEN"}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
+        environment |= dict.fromkeys(_THREADS, str(self.threads))
         theirs_in, stdin = os.pipe()
         stdout, theirs_out = os.pipe()
         try:

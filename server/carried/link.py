@@ -14,11 +14,9 @@ from typing import Final, Protocol
 
 from fedsite.protocol import instants
 from fedsite.protocol.errors import FedsiteError
-from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import Frame
 from fedsite.server.carried.spool import Spool
-from fedsite.server.link.transport import Failure, Link, SiteLink
-from fedsite.server.sites.fleet_file import read_sites
+from fedsite.server.link.transport import Failure, Link, SiteLink, enrolled
 
 ROSTER_S: Final = 1.0  # who is enrolled is known for so long, seconds
 POLL_S: Final = 0.25  # between two looks for replies, seconds
@@ -51,7 +49,6 @@ class CarriedLink:
         """
         self._folder = folder
         self._database = database
-        self._now = now
         self._clock = clock
         self._wait = wait
         self._roster: list[SiteLink] = []
@@ -62,21 +59,9 @@ class CarriedLink:
             spool.open(now())
 
     def sites(self) -> list[SiteLink]:
-        """Carried sites that are neither revoked nor without a valid certificate, by name."""
+        """Carried sites that are not revoked, by name; their TLS certificates may have ended, nothing uses them."""
         if self._clock() - self._roster_at > ROSTER_S:
-            now = self._now()
-            self._roster = [
-                SiteLink(
-                    site_id=site.site_id,
-                    name=site.name,
-                    node_id=site.node_id,
-                    public_key=VerifyKey(site.identity),
-                    certified=site.certified,
-                    carried=True,
-                )
-                for site in read_sites(self._database)
-                if site.carried and site.revoked is None and site.expires > now
-            ]
+            self._roster = enrolled(self._database, lambda site: site.carried, carried=True)
             self._roster_at = self._clock()
         return list(self._roster)
 

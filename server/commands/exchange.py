@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Write everything that is open for a site into one signed file; nothing is written where nothing is open."""
     from fedsite.protocol import instants
-    from fedsite.protocol.exchange_file import write_parcel
+    from fedsite.protocol.exchange_medium import write_parcel
     from fedsite.server.carried import parcels
     from fedsite.server.home import ServerHome
 
@@ -59,7 +59,7 @@ def take_in(
 ) -> None:
     """Take in the replies of a site: all of them, or none."""
     from fedsite.protocol import instants
-    from fedsite.protocol.exchange_file import read_parcel
+    from fedsite.protocol.exchange_medium import read_parcel
     from fedsite.server.audit_log import appending, open_log
     from fedsite.server.carried import parcels
     from fedsite.server.home import ServerHome

@@ -144,6 +144,9 @@ def line(event: Mapping[str, Any]) -> str | None:
         told = [f"{count} site{'s' if count != 1 else ''} accepted the plan"] if count or not event["refused"] else []
         told += [f"{name} {_LATER.get(code, f'refused: {code}')}" for name, code in event["refused"].items()]
         return "; ".join(told)
+    if kind == "waiting":
+        rest = "".join(f"; {name}: {code}" for name, code in event["resting"].items())
+        return f"{event['ready']} of {event['wanted']} sites ready; waiting up to {event['seconds']:g} s for more{rest}"
     if kind == "round_finished":
         size = (event["bytes_up"] + event["bytes_down"]) / 1000
         text = f"round {event['round']}: {event['outcome']}, {event['participants']} of {event['asked']} sites"

@@ -102,7 +102,7 @@ def admit(
     """Enrol a site without a network: its request came as a file, its token is used up."""
     from fedsite.protocol import documents
     from fedsite.protocol.enrolment import MAX_BYTES, Admission, open_answer, open_request
-    from fedsite.protocol.exchange_file import read_parcel, write_parcel
+    from fedsite.protocol.exchange_medium import read_parcel, write_parcel
     from fedsite.server.link.admin_client import AdminClient
 
     body = read_parcel(file)

@@ -19,12 +19,10 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 
 from fedsite.protocol.errors import FedsiteError
-from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import Frame
 from fedsite.protocol.records import from_record, to_record
 from fedsite.server.link.flower_replies import Replies
-from fedsite.server.link.transport import Failure, SiteLink
-from fedsite.server.sites.fleet_file import read_sites
+from fedsite.server.link.transport import Failure, SiteLink, enrolled
 
 BATCH_BYTES = 64 << 20  # of messages in memory at once when they are sent
 SMALLEST_LIMIT = 32 << 20  # bytes a reply may have at least: calibration counts can be larger than an update
@@ -74,17 +72,7 @@ class FlowerLink:
         """Enrolled, unrevoked sites that are online, by name."""
         if self._clock() - self._roster_at > ROSTER_S:
             online = {str(node) for node in self._try(self._grid.get_node_ids, [])}
-            self._roster = [
-                SiteLink(
-                    site_id=site.site_id,
-                    name=site.name,
-                    node_id=site.node_id,
-                    public_key=VerifyKey(site.identity),
-                    certified=site.certified,
-                )
-                for site in read_sites(self._database)
-                if site.revoked is None and site.node_id in online
-            ]
+            self._roster = enrolled(self._database, lambda site: site.node_id in online)
             self._roster_at = self._clock()
         return list(self._roster)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from fedsite.protocol.keys import VerifyKey
 from fedsite.protocol.messages import Frame
+from fedsite.server.sites.fleet_file import Site, read_sites
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,22 @@ class SiteLink:
     public_key: VerifyKey  # the identity it enrolled with
     certified: bytes = b""  # the same, for other sites (protocol.certified); a site without takes no part in sums
     carried: bool = False  # without a network: its messages are files that people carry
+
+
+def enrolled(database: Path, wanted: Callable[[Site], bool], *, carried: bool = False) -> list[SiteLink]:
+    """The sites of fedsite.db that are wanted and not revoked, by name; `carried` is whether they are reached so."""
+    return [
+        SiteLink(
+            site_id=site.site_id,
+            name=site.name,
+            node_id=site.node_id,
+            public_key=VerifyKey(site.identity),
+            certified=site.certified,
+            carried=carried,
+        )
+        for site in read_sites(database)
+        if site.revoked is None and wanted(site)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ SETTLE_S = 60.0  # where no round can go on without it: it may have to start its
 TRIES = 3  # times a silent site is asked to accept the plan
 AGAIN_S = 2.0  # before a site that rests is asked again the first time, seconds; then twice as long each time
 AGAIN_MOST_S = 60.0
+LONGER = "rounds.wait_s=3600"  # what somebody may type who has people to wait for
+LATER = {RefusalCode.APPROVAL: "waiting for their operators", RefusalCode.NOT_NOW: "at work at another time"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +63,13 @@ class Cohort:
         online = self._wait(self._session.sites, wanted, end)
         if len(online) < minimum:
             reason = f"{len(online)} sites online after {plan.wait_s:g} s, minimum {minimum}"
-            raise RunEndedError("failed", reason)
+            raise RunEndedError("failed", f"{reason}; next: fedsite sites list, or launch with {LONGER} to wait longer")
         self._prepare(online, following, deadline_s=plan.deadline_s)
         self._settled(wanted, end, following)
         accepted = len(self._accepted - self._resting.keys())
         if accepted < minimum:
             reason = f"{accepted} of {len(online)} sites accepted, minimum {minimum}"
-            raise RunEndedError("failed", f"the plan was not accepted: {reason}{self._resting_in_words()}")
+            raise RunEndedError("failed", f"the plan was not accepted: {reason}{self._later_in_words()}")
 
     def statistics(self, following: Upcoming) -> Total:
         """The sum of the normalisation statistics of everybody who accepted; asked once in a run.
@@ -137,11 +139,23 @@ class Cohort:
         pause = AGAIN_S if before is None else min(2 * before.pause_s, AGAIN_MOST_S)
         self._resting[site_id] = _Rest(code=code, due=self._session.clock() + pause, pause_s=pause)
 
-    def _resting_in_words(self) -> str:
-        """How many rest, and why; empty where nobody does."""
-        codes = sorted(str(rest.code) for rest in self._resting.values())
-        told = [f"{codes.count(code)} said {code}" for code in dict.fromkeys(codes)]
-        return "".join(f"; {one}" for one in told)
+    def _resting_now(self) -> dict[str, str]:
+        """What the sites that rest said, by name."""
+        found = {self._session.record.sites[site].name: str(rest.code) for site, rest in self._resting.items()}
+        return dict(sorted(found.items()))
+
+    def _later_in_words(self) -> str:
+        """Who rests, why, and what the central team can do about it; empty where nobody does."""
+        resting, told = self._resting_now(), ""
+        for code, words in LATER.items():
+            names = [name for name, said in resting.items() if said == code]
+            told += f"; {words} ({code}): {', '.join(names)}" if names else ""
+        if not told:
+            return ""
+        again = ""
+        if RefusalCode.APPROVAL in resting.values():
+            again = ", or the same launch again after they approved (with policy.approval once it needs nobody then)"
+        return f"{told}; next: launch with {LONGER} to wait longer{again}"
 
     def _settled(self, wanted: int, end: float, following: Upcoming | None) -> list[SiteLink]:
         """Sites that are ready, waiting for `wanted` until `end` where some are away or rest."""
@@ -161,11 +175,18 @@ class Cohort:
     def _wait(
         self, look: Callable[[], list[SiteLink]], wanted: int, end: float, hopeless: Callable[[], bool] = lambda: False
     ) -> list[SiteLink]:
-        session = self._session
+        """What `look` finds, once that is enough, or hopeless, or the time is over; a wait is told when it begins."""
+        session, told = self._session, False
         while True:
             found = look()
-            if len(found) >= wanted or session.clock() >= end or hopeless():
+            left = end - session.clock()
+            if len(found) >= wanted or left <= 0 or hopeless():
                 return found
+            if not told:
+                told = True
+                session.journal.record(
+                    "waiting", ready=len(found), wanted=wanted, seconds=round(left, 1), resting=self._resting_now()
+                )
             session.check_stop()
             session.wait(POLL_S)
 

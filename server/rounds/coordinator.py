@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Coordinator", "Failure", "Link", "Publisher", "SiteLink"]
 
 FINISH_S = 5.0  # sites have this long to say that they heard of the end, seconds
+LINGER_S = 600.0  # and those that are still at work, as long as that may take, but no longer than this
+LOOK_S = 1.0  # between looks whether they have heard
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Coordinator:
         publish: Publisher | None = None,
         trail: RunTrail | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        leaving: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         wait: Callable[[float], None] = time.sleep,
@@ -96,6 +99,7 @@ class Coordinator:
             publish: makes the release; None leaves it out.
             trail: this run's part of the audit log; None keeps none.
             stopping: asked often; True ends the run.
+            leaving: whether this process itself is to end; then nobody is waited for when the run has ended.
             clock: monotonic seconds.
             now: seconds since 1970.
             wait: sleeps.
@@ -106,6 +110,8 @@ class Coordinator:
         self._publish = publish
         self._epoch = epoch
         self._interrupted = stopping
+        self._leaving = leaving
+        self._wait = wait
         self._closing = False
         exchange = Exchange(
             plan=self._plan,
@@ -170,6 +176,7 @@ class Coordinator:
         self._session.journal.record(
             "finished", outcome=outcome, reason=reason, metric=result["metric"]["global"], seconds=result["seconds"]
         )
+        self._linger()
         return result
 
     def _outcome(self) -> tuple[RunOutcome, str]:
@@ -253,9 +260,26 @@ class Coordinator:
             if sites:
                 rules = Rules(minimum=0, deadline_s=FINISH_S)
                 question = Question(
-                    kind="finish", round=self._plan.rounds.count, rules=rules, body={"outcome": outcome}
+                    kind="finish",
+                    round=self._plan.rounds.count,
+                    rules=rules,
+                    body={"outcome": outcome},
+                    lasts_s=min(self._session.exchange.overdue.open_s, LINGER_S),
                 )
                 self._session.record.exchange("finish", self._session.exchange.ask(question, sites))
+
+    def _linger(self) -> None:
+        """Stay until the sites that were still at work have heard of the end too.
+
+        A site takes one instruction after the other, and what a driver leaves undelivered Flower drops with its run: a
+        site that was late to accept the plan would hold what it has set aside for good.
+        """
+        until = self._clock() + LINGER_S
+        try:
+            while not self._leaving() and self._clock() < until and self._session.exchange.overdue.unheard("finish"):
+                self._wait(LOOK_S)
+        except Exception:
+            _log.exception("the run has ended; whether every site heard of it is not known")
 
     def _stopping(self) -> bool:
         return not self._closing and self._interrupted()

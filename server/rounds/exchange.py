@@ -67,7 +67,7 @@ class Exchange:
         self._stopping = stopping
         self._clock = clock
         self._now = now
-        self._overdue = Overdue(link, journal, clock)
+        self.overdue = Overdue(link, journal, clock)
 
     def renew(self) -> bool:
         """Go on under the next attempt number; false when this driver has used up all of its own."""
@@ -84,7 +84,7 @@ class Exchange:
 
     def instruction(self, question: Question, site: SiteLink) -> Frame:
         """The signed instruction for one site."""
-        lasts = question.rules.deadline_s
+        lasts = question.valid_s
         if site.carried and question.kind == "finish":
             lasts = self._plan.rounds.deadline_s  # nobody waits for its answer, but it has a way to go
         expires = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=lasts + GRACE_S)
@@ -155,8 +155,8 @@ class _Asking:
         unanswered = {message: self._as_late(sent.site) for message, sent in self._sent.items()}
         if self._drafts:
             desk._journal.record_all(self._drafts)
-        desk._overdue.add(unanswered, started + question.rules.deadline_s + GRACE_S)
-        self._late += desk._overdue.settle()
+        desk.overdue.add(unanswered, started + question.valid_s + GRACE_S)
+        self._late += desk.overdue.settle()
         answers = self._final()
         desk.trail.exchanged(self._facts(), answers)
         return Result(state=self._state, seconds=seconds, answers=answers, late=self._late)
@@ -164,7 +164,7 @@ class _Asking:
     def _send(self, sites: Sequence[SiteLink]) -> None:
         desk, question = self._desk, self._question
         frames = [(site, desk.instruction(question, site)) for site in sites]
-        ids = desk._link.send(frames, question.rules.deadline_s + GRACE_S) if frames else []
+        ids = desk._link.send(frames, question.valid_s + GRACE_S) if frames else []
         for (site, frame), message in zip(frames, ids, strict=True):
             down = frame.size if message is not None else 0
             self._answers[site.site_id] = SiteAnswer(
@@ -207,7 +207,7 @@ class _Asking:
         if rounds.ignored(self._state, told) is not None:
             self._step(told)
             self._late.append(self._as_late(sent.site))
-            self._desk._overdue.note(self._late[-1])
+            self._desk.overdue.note(self._late[-1])
             return
         status, code, reply = Status.INVALID, None, None
         try:
@@ -249,7 +249,8 @@ class _Asking:
         return {**facts, "attempt": desk.attempt, "plan": desk._plan.hash, "model": question.model_hash}
 
     def _as_late(self, site: SiteLink) -> Late:
-        return Late(site_id=site.site_id, site=site.name, phase=self._question.kind, round=self._question.round)
+        kind, number = self._question.kind, self._question.round
+        return Late(site_id=site.site_id, site=site.name, phase=kind, round=number, carried=site.carried)
 
     def _lost(self, site: SiteLink, reason: str) -> None:
         _log.warning("site %s: %s", site.name, reason)

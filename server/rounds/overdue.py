@@ -18,6 +18,7 @@ class Late:
     site: str  # its name
     phase: Kind
     round: int
+    carried: bool = False  # its way takes days
 
 
 class Overdue:
@@ -43,6 +44,24 @@ class Overdue:
         for item in late:
             self.note(item)
         return late
+
+    @property
+    def open_s(self) -> float:
+        """Seconds until the last of them expires; 0 where there is none."""
+        return max((expires for _, expires in self._asked.values()), default=self._clock()) - self._clock()
+
+    def unheard(self, kind: Kind) -> bool:
+        """Whether a question of this kind to a connected site is still on its way; what is settled now is forgotten."""
+        now = self._clock()
+        waiting = [
+            message
+            for message, (late, expires) in self._asked.items()
+            if late.phase == kind and not late.carried and expires > now
+        ]
+        settled = self._link.late(waiting) if waiting else {}
+        for message in settled:
+            del self._asked[message]
+        return len(settled) < len(waiting)
 
     def note(self, late: Late) -> None:
         """Journal an answer that does not count."""

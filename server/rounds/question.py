@@ -35,10 +35,16 @@ class Question:
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     each: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # further blobs, by site id
     model_hash: str = ""
+    lasts_s: float = 0.0  # it may be delivered so long, and answered unread, where that is longer than its deadline
     expected: Expected = field(default_factory=Expected)
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of raw blobs in the reply, by site id; bytes
     following: Upcoming | None = None
     enough: Callable[[], bool] = lambda: False  # true: what is still missing is no longer waited for to the last second
+
+    @property
+    def valid_s(self) -> float:
+        """Seconds in which a site may take it; what a site's clock may be off comes on top."""
+        return max(self.rules.deadline_s, self.lasts_s)
 
     def carrying(self, body: Mapping[str, Any], blobs: Mapping[str, bytes]) -> Question:
         """The same with more in it."""

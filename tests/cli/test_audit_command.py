@@ -26,7 +26,8 @@ class Sides:
         self.logs = {side: AuditFile(home / side / "audit", key, owner=side) for side, key in keys.items()}
         for number in range(1, 4):
             asked = self.logs["server"].append("exchange", {"run_id": f"run-{number}"})
-            answered = self.logs["site"].append("released", {"run_id": f"run-{number}"}, {self.ids["server"]: asked})
+            facts = {"run_id": f"run-{number}", "late": False}
+            answered = self.logs["site"].append("released", facts, {self.ids["server"]: asked})
             self.logs["server"].append("heads", {}, {self.ids["site"]: answered})
 
     def file(self, side: str) -> Path:
@@ -128,6 +129,7 @@ def test_show_prints_what_stands_there(sides: Sides) -> None:
     done = fedsite(sides.home, "audit", "show", str(sides.file("site")), "--json", "--last", "2")
     assert [json.loads(line)["facts"]["run_id"] for line in done.stdout.splitlines()] == ["run-2", "run-3"]
     done = fedsite(sides.home, "audit", "show", "--run", "run-1")
+    assert "late=false" in done.stdout
     assert [line.split()[2] for line in done.stdout.splitlines()] == ["released", "exchange"]
     sides.edit("site", lambda lines: [lines[0], b"nonsense\n", *lines[2:]])
     done = fedsite(sides.home, "audit", "show", str(sides.file("site")))
@@ -143,7 +145,10 @@ def test_a_host_without_a_log(tmp_path: Path, command: str) -> None:
     assert fedsite(tmp_path, "audit", command, str(tmp_path / "not-there")).returncode == 2
 
 
-def test_against_something_else(sides: Sides, tmp_path: Path) -> None:
+def test_against_something_else_or_nothing(sides: Sides, tmp_path: Path) -> None:
+    gone = fedsite(sides.home, "audit", "verify", str(sides.file("site")), "--against", str(tmp_path / "gone.json"))
+    assert (gone.returncode, gone.stdout) == (2, "")
+    assert "gone.json is not there" in gone.stderr
     nonsense = tmp_path / "heads.json"
     nonsense.write_text('{"schema":"fedsite.audit-heads/1","heads":[{"signer":"x"}]}')
     done = fedsite(sides.home, "audit", "verify", str(sides.file("site")), "--against", str(nonsense))

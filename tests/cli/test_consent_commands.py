@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedsite.client.consent.approvals import Approvals
+from fedsite.client.identity import site
 from fedsite.protocol import documents, shape
 from fedsite.protocol.plan import PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
 from tests.cli.test_site_commands import fedsite, join_on_disk
@@ -19,14 +20,14 @@ NOW = "2026-03-01T12:00:00Z"
 
 
 @pytest.fixture
-def plan() -> RoundPlan:
-    return Centre().plan(protection=ProtectionPlan())
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Path:
     join_on_disk(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def plan(home: Path) -> RoundPlan:
+    return Centre().plan(protection=ProtectionPlan(), federation=site.load_federation(home / "site").id)
 
 
 def put(folder: Path, plan: RoundPlan, *, wrapped: bool = False) -> str:
@@ -71,8 +72,26 @@ def test_every_reason_is_told_and_the_exit_code_is_6(home: Path, plan: RoundPlan
     assert (done.returncode, value["would"]) == (6, "refuse")
     assert [reason["code"] for reason in value["refused"]] == ["policy", "policy", "cohort", "budget", "budget"]
     text = fedsite(home, "policy", "test", put(home, bad)).stdout
-    for word in ("task pump", "strategy fedprox", "policy.cohort_min", "policy.epsilon_round", "policy.epsilon_max"):
+    for word in ("pump@sha256:", "strategy fedprox", "policy.cohort_min", "policy.epsilon_round", "policy.epsilon_max"):
         assert word in text
+
+
+def test_a_document_is_allowed_by_the_line_that_is_told(home: Path, plan: RoundPlan) -> None:
+    rules, path = home / "site" / "site.yaml", put(home, plan)
+    rules.write_text("policy: {tasks: [ward]}\n")
+    refused = json.loads(fedsite(home, "policy", "test", path, "--json").stdout)
+    assert refused["task_entry"] == f"pump@sha256:{plan.task_hash}"
+    assert refused["task_entry"] in refused["refused"][0]["found"]
+    rules.write_text(f"policy: {{tasks: [ward, {refused['task_entry']}]}}\n")
+    done = fedsite(home, "policy", "test", path)
+    assert (done.returncode, done.stdout.splitlines()[-1].strip()) == (0, refused["task_entry"])
+    other = replace(plan, task={**plan.task, "title": "Another"})
+    assert fedsite(home, "policy", "test", put(home, other)).returncode == 6
+
+
+def test_a_plan_of_another_federation_is_none_of_ours(home: Path, plan: RoundPlan) -> None:
+    done = fedsite(home, "policy", "test", put(home, replace(plan, federation="ab" * 16)), "--json")
+    assert [reason["code"] for reason in json.loads(done.stdout)["refused"]] == ["wrong-run"]
 
 
 def test_a_person_and_a_pause_are_told(home: Path, plan: RoundPlan) -> None:
@@ -119,6 +138,7 @@ def test_a_card_and_a_yes(home: Path, plan: RoundPlan) -> None:
     assert (card["run_id"], card["state"], card["new"]) == (plan.run_id, "waiting", ["rounds: 2 before, 3 now"])
     assert card["price"][0]["epsilon_left"] < 10
     text = fedsite(home, "rounds", "show", plan.run_id).stdout
+    assert f"task document sha256:{plan.task_hash}" in text
     assert f"fedsite rounds approve {plan.run_id}" in text
     latest = fedsite(home, "rounds", "approve", "latest")  # another may have come since the card was read
     assert (latest.returncode, decided(home)) == (2, [])

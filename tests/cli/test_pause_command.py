@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsite.client import assembly
+from fedsite.client import state_directory
 from fedsite.client.consent import pause
 from fedsite.protocol import instants
 from tests.cli.test_site_commands import fedsite, join_on_disk
@@ -60,7 +60,7 @@ def test_with_an_agent_it_says_what_ends_first() -> None:
     home = short_directory()
     try:
         directory = join_on_disk(home)
-        with assembly.only_one(directory), LocalAgent(directory) as agent:
+        with state_directory.only_one(directory), LocalAgent(directory) as agent:
             agent.board.report({"state": "working", "kind": "train", "run_id": "R1", "round": 2})
             done = fedsite(home, "pause", "1h")
             assert (done.returncode, done.stderr) == (0, "train of round 2 of run R1 ends first\n")
@@ -74,7 +74,7 @@ def test_an_agent_that_does_not_answer_is_paused_all_the_same() -> None:
     home = short_directory()
     try:
         directory = join_on_disk(home)
-        with assembly.only_one(directory), socket.socket(socket.AF_UNIX) as dead:
+        with state_directory.only_one(directory), socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(directory / "agent.sock"))  # nobody listens
             assert fedsite(home, "pause", "1h").returncode == 0
             assert pause.read(directory, instants.now()) is not None

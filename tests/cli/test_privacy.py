@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedsite.client import state_directory
 from fedsite.client.ledger.budget import Budget
 from fedsite.client.ledger.covered import PURPOSE, hashed
 from fedsite.privacy.accounting import Spend
@@ -156,3 +157,20 @@ def test_one_thing_at_a_time_and_a_ledger_that_is_gone_is_missed(tmp_path: Path)
     done = fedsite(tmp_path, "privacy")
     assert done.returncode == 7
     assert "missing" in done.stderr
+
+
+def test_a_ledger_that_is_refused_is_accepted_by_a_command_of_its_own(tmp_path: Path) -> None:
+    directory = join_on_disk(tmp_path)
+    account(directory, A, "/a.csv", "pump-1")
+    nothing = fedsite(tmp_path, "privacy", "--accept")
+    assert (nothing.returncode, "as it was written" in nothing.stderr) == (2, True)
+    kept = (directory / "budget.db").read_bytes()
+    account(directory, B, "/a.csv", "pump-1")
+    (directory / "budget.db").write_bytes(kept)
+    assert fedsite(tmp_path, "privacy", "--close", A).returncode == 7
+    with state_directory.only_one(directory):
+        assert fedsite(tmp_path, "privacy", "--accept").returncode == 2
+    accepted = fedsite(tmp_path, "privacy", "--accept", "--json")
+    assert (accepted.returncode, "the audit log says so" in accepted.stderr) == (0, True)
+    assert [run["run_id"] for run in json.loads(accepted.stdout)["runs"]] == [A]
+    assert fedsite(tmp_path, "privacy").returncode == 0

@@ -204,10 +204,22 @@ def test_a_run_the_server_never_ended_can_be_closed(tmp_path: Path) -> None:
     assert sums["epsilon"] > windows["epsilon"] > 0  # the same spends, by the bound for sums and by the tighter one
     wrong = fedsite(tmp_path, "privacy", "--close", run_id[:-1] + "W")
     assert (wrong.returncode, f"did you mean {run_id}?" in wrong.stderr) == (2, True)
-    after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id, "--json").stdout)
-    assert [run["state"] for run in after["runs"]] == ["finished", "finished"]
-    assert runs_in_status(tmp_path) == (0, 1)
-    assert [source["left"] for source in after["sources"]] == [after["epsilon_max"]] * 2
+    budget = Budget(directory / "budget.db")
+    other = run_id[:-2] + "ZZ"
+    budget.reserve(
+        run_id=other, unit="window", source="/y.csv", task="pump", plan_hash="p", spends=[spend], epsilon=1.0,
+        delta=1e-5, now="2026-03-01T12:00:00Z",
+    )  # fmt: skip
+    budget.close()
+    for word, said in ((run_id[:10], "2 open runs begin with"), ("", "not in the budget"), ("latest", other)):
+        refused = fedsite(tmp_path, "privacy", "--close", word)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+    assert fedsite(tmp_path, "privacy", "--close", other[:-1].lower()).returncode == 0
+    assert "closed already" in fedsite(tmp_path, "privacy", "--close", other).stderr
+    after = json.loads(fedsite(tmp_path, "privacy", "--close", run_id[:10], "--json").stdout)
+    assert [run["state"] for run in after["runs"]] == ["finished"] * 3
+    assert runs_in_status(tmp_path) == (0, 2)
+    assert [source["left"] for source in after["sources"]] == [after["epsilon_max"]] * 3
 
 
 def test_model_commands_without_a_release(tmp_path: Path) -> None:
@@ -268,12 +280,38 @@ def test_leave_deletes_keys_and_keeps_the_budget(tmp_path: Path) -> None:
     assert unasked.returncode == 2
     assert "fedsite leave --yes" in unasked.stderr
     assert (directory / "identity.key").exists()
+    (directory / "exchange").mkdir()
+    (directory / "exchange" / "x.answer").write_bytes(b"")
+    (directory / "joining.json").write_bytes(b"{}")
     done = fedsite(tmp_path, "leave", "--yes", "--json")
     assert json.loads(done.stdout) == {"schema": "fedsite.left/1", "left": True, "revoked": False}
-    assert not (directory / "identity.key").exists()
-    assert (directory / "budget.db").exists()
+    assert {path.name for path in directory.iterdir()} == {"budget.db", "audit", "agent.lock"}
+    assert "revoke this site: fedsite sites revoke alpha" in done.stderr
+    again = fedsite(tmp_path, "leave", "--yes", "--json")
+    assert (again.returncode, json.loads(again.stdout)["left"]) == (0, False)
+
+
+@pytest.mark.parametrize("at", ["site.json", "outbox", "node.key", "identity.key"])
+def test_a_leave_that_was_interrupted_is_repeated(tmp_path: Path, monkeypatch: Any, at: str) -> None:
+    directory = join_on_disk(tmp_path)
+    site_id = json.loads((directory / "site.json").read_bytes())["site_id"]
+    (directory / "outbox").mkdir()
+    (directory / "node.key").write_bytes(b"")
+    unlink, rmdir = os.unlink, os.rmdir
+
+    def interrupted(path: Any, **more: Any) -> None:
+        if str(path).endswith(at):
+            raise KeyboardInterrupt
+        (rmdir if str(path).endswith("outbox") else unlink)(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", interrupted)
+        patch.setattr(os, "rmdir", interrupted)
+        assert fedsite(tmp_path, "leave", "--yes").returncode == 130
     again = fedsite(tmp_path, "leave", "--yes")
     assert again.returncode == 0
+    assert f"fedsite sites revoke {'alpha' if at == 'site.json' else site_id}" in again.stderr
+    assert {path.name for path in directory.iterdir()} <= {"audit", "agent.lock"}
 
 
 def test_a_home_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

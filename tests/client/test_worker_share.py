@@ -19,7 +19,7 @@ def test_threads_and_niceness_reach_the_worker(tmp_path: Path) -> None:
         pid = link.pid
         assert pid is not None
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        assert {b"OMP_NUM_THREADS=2", b"MKL_NUM_THREADS=2"} <= set(variables)
+        assert {b"OMP_NUM_THREADS=2", b"MKL_NUM_THREADS=2", b"POLARS_MAX_THREADS=2"} <= set(variables)
         assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 5
     finally:
         link.close()

@@ -21,6 +21,7 @@ from fedsite.client.link.flower_fleet import FleetLink
 from fedsite.protocol import instants, tokens
 from fedsite.server.home import ServerHome
 from fedsite.server.link.admin_client import AdminClient
+from tests.lifeline import lifeline
 
 START_S = 120.0  # longest start of a process on a loaded machine
 
@@ -113,6 +114,7 @@ class Federation:
             text=True,
             timeout=timeout_s,
             check=False,
+            preexec_fn=lifeline(),
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -134,6 +136,7 @@ class Federation:
                 stderr=errors,
                 text=True,
                 start_new_session=True,
+                preexec_fn=lifeline(),
             )
 
     def token(self, expires_s: float = 3600.0) -> str:

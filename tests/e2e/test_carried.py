@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedsite.protocol import instants
-from fedsite.protocol.exchange_file import write_parcel
+from fedsite.protocol.exchange_medium import write_parcel
 from fedsite.server.audit_log import nowhere
 from fedsite.server.carried import parcels
 from fedsite.server.home import ServerHome
@@ -84,6 +84,7 @@ def test_the_commands_of_the_central_team_say_what_there_is(toys: Toys) -> None:
     assert done.value["state"] == "revoked"
 
 
+@pytest.mark.slow
 def test_a_carried_site_takes_part_in_a_sealed_run(toys: Toys) -> None:
     toys.site("north")
     island = _enrol(toys, "island")

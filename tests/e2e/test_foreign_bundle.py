@@ -8,13 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-from flwr.cli.build import build_fab_from_files
-from flwr.proto.control_pb2 import StartRunRequest, StartRunResponse
-from flwr.proto.fab_pb2 import Fab
-from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
-
 from fedsite.server.link.admin_client import AdminClient
+from tests.e2e import bundles
 
 SERVER_APP = """
 import json, os, pathlib, time
@@ -58,30 +53,9 @@ def query(message, context):
     pathlib.Path(os.environ["MARK"] + ".client").write_text("ran")
     return message
 """
-BUNDLE = """
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-[project]
-name = "intruder"
-version = "0.1.0"
-description = "code"
-license = "Apache-2.0"
-[tool.flwr.app]
-publisher = "somebody"
-[tool.flwr.app.components]
-serverapp = "intruder.server:app"
-clientapp = "intruder.client:app"
-"""
 
 
 def test_a_bundle_full_of_code_runs_at_no_site_and_large_frames_come_through(federations: Any, tmp_path: Path) -> None:
-    files = {
-        "pyproject.toml": BUNDLE.encode(),
-        "intruder/__init__.py": b"",
-        "intruder/server.py": SERVER_APP.encode(),
-        "intruder/client.py": CLIENT_APP.encode(),
-    }
     mark = tmp_path / "mark"
     with federations.Federation(tmp_path / "f", environment={"MARK": str(mark)}) as running:
         for name in ("agent", "echo"):
@@ -101,15 +75,7 @@ def test_a_bundle_full_of_code_runs_at_no_site_and_large_frames_come_through(fed
         thread.start()
         try:
             running.wait_online("agent", "echo")
-            secret = (running.state / "admin.secret").read_text()
-            answer = httpx.post(
-                f"http://{running.loopback}/v1/control/start-run",
-                content=StartRunRequest(fab=Fab(content=build_fab_from_files(files)[0])).SerializeToString(),
-                headers={"content-type": PROTOBUF_MEDIA_TYPE, "authorization": f"Bearer {secret}"},
-                trust_env=False,
-                timeout=30,
-            )
-            assert StartRunResponse.FromString(answer.content).run_id
+            assert bundles.start(running, server=SERVER_APP, client=CLIENT_APP)
             until = time.monotonic() + 180
             while not (mark.exists() and "instruction refused" in running.log("agent")) and time.monotonic() < until:
                 time.sleep(0.1)

@@ -8,10 +8,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from fedsite.server.runs.journal import Reader
 from tests.e2e import leftovers
 from tests.e2e.federation import command, end
 from tests.e2e.toy_federation import LONGEST_S
+from tests.lifeline import lifeline
 
 INTERRUPTED = 130
 
@@ -22,6 +25,7 @@ def _ctrl_c(process: subprocess.Popen[str]) -> int:
     return process.wait(timeout=LONGEST_S)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_the_demo(tmp_path: Path) -> None:
     out = tmp_path / "out"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEDSITE_HOME": str(tmp_path / "home")}
@@ -34,6 +38,7 @@ def test_ctrl_c_in_the_middle_of_the_demo(tmp_path: Path) -> None:
             stderr=log,
             text=True,
             start_new_session=True,
+            preexec_fn=lifeline(),
         )
     try:
         _until_round(out, demo)

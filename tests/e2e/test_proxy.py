@@ -27,6 +27,7 @@ def gate(tmp_path: Path) -> Iterator[tuple[Toys, ConnectProxy]]:
             yield toys, proxy
 
 
+@pytest.mark.slow
 def test_a_site_joins_and_takes_part_through_a_proxy(gate: tuple[Toys, ConnectProxy]) -> None:
     toys, proxy = gate
     toys.site("anna")

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e import leftovers
 from tests.e2e.federation import end, free_port
 from tests.e2e.toy_federation import LONGEST_S, Toys
+from tests.lifeline import lifeline
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,13 @@ def _supernode(toys: Toys, name: str) -> Iterator[subprocess.Popen[str]]:
     command += ["--auth-supernode-private-key", str(toys.site_state(name) / "node.key"), "--port", str(free_port())]
     with (home / "supernode.stderr").open("a") as log:
         process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lifeline(),
         )
     try:
         yield process

@@ -34,6 +34,8 @@ from fedsite.protocol.messages import Frame, read_reply
 from tests.client.conftest import Centre, FakeWorker, Kit
 from tests.ledger_play import Points, apart, instead
 
+HOW = ("before", "half", "after")
+
 
 class Scene:
     """A site that has accepted a run, on the disk; and what it is asked next."""
@@ -107,11 +109,12 @@ def watched(number: int, how: str) -> None:
     instead(os, "write", half)
 
 
-@pytest.mark.parametrize("how", ["before", "half", "after"])
-def test_a_site_killed_at_any_write_of_an_answer_has_told_what_left(scene: Scene, how: str) -> None:
-    number = 0
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("how", HOW)
+def test_a_site_killed_at_any_write_of_an_answer_has_told_what_left(scene: Scene, how: str, every: int) -> None:
+    number = HOW.index(how) % every
     while True:
-        one = scene.copied(scene.folder.with_name(f"{how}-{number}"))
+        one = scene.copied(scene.folder.with_name(f"{how}-{number}-{every}"))
         ended = apart(partial(answer, one, partial(watched, number, how)))
         left = [digest.decode() for name, digest in ended.said if name == "sent"]
         assert ended.code in (0, -signal.SIGKILL), ended.said
@@ -123,7 +126,7 @@ def test_a_site_killed_at_any_write_of_an_answer_has_told_what_left(scene: Scene
         shutil.rmtree(one.folder)
         if ended.code == 0:
             break
-        number += 1
+        number += every
     assert number > 15
 
 

@@ -27,7 +27,7 @@ from tests.ledger_play import UNIT, Ended, Play, Points, apart
 
 STEPS = {(10.0, 1.0): 1, (2.0, 0.1): 6, (20.0, 1.0): 1}  # of the whole play: statistics, two rounds, a calibration
 RESERVED = {(10.0, 1.0): 1, (2.0, 0.1): 9, (20.0, 1.0): 1}
-EVERY = pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 7])
+EVERY = pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 11])
 
 
 @pytest.fixture

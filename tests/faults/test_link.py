@@ -179,7 +179,7 @@ def _killed_at(place: int) -> Any:
     return count
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 9])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 13])
 def test_an_agent_that_dies_at_any_write_sends_nothing_twice_and_pays_once(tmp_path: Path, every: int) -> None:
     """At each change of a file in turn, before it and after it; then comes the next agent, and the next attempt."""
     cases, again = 0, Counter[str]()

@@ -23,6 +23,9 @@ from tests.e2e import leftovers
 from tests.e2e.federation import end, free_port
 from tests.e2e.toy_federation import LONGEST_S, Toys, Watch
 from tests.faults.relay import Relay
+from tests.lifeline import lifeline
+
+pytestmark = pytest.mark.slow
 
 STEPS = "local.steps=1500"  # long enough for something to fail in the middle
 LIMITED = str(Path(__file__).with_name("limited.py"))
@@ -97,7 +100,7 @@ def limited(toys: Toys, *limit: str) -> Iterator[tuple[subprocess.Popen[bytes], 
         assert copy.stdin is not None
         agent = subprocess.Popen(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=copy.stdin, stderr=copy.stdin,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=lifeline(),
         )  # fmt: skip
         try:
             yield agent, log
@@ -142,9 +145,7 @@ def test_a_link_that_is_cut_while_an_answer_is_made_costs_nothing_when_it_comes_
     until(lambda: not entries(toys))
 
 
-@pytest.mark.parametrize(
-    "moment", ["after", pytest.param("offered", marks=pytest.mark.slow), pytest.param("sent", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("moment", ["after", "offered", "sent"])
 def test_an_agent_killed_between_storing_and_sending_is_heard_once(toys: Toys, relay: Relay, moment: str) -> None:
     carl = toys.restart_recorded("carl", place="train", moment=moment)
     run, watch = launched(toys, "rounds.count=1", "rounds.minimum=2", "rounds.deadline_s=90")
@@ -160,7 +161,6 @@ def test_an_agent_killed_between_storing_and_sending_is_heard_once(toys: Toys, r
     assert f"the answer to train of run {run} (round 1, attempt 1) was not sent yet" in said(toys)
 
 
-@pytest.mark.slow
 def test_a_link_that_is_lost_for_the_length_of_a_round_costs_that_round(toys: Toys, relay: Relay) -> None:
     run, watch = launched(toys, "rounds.count=4", "rounds.minimum=1", "rounds.deadline_s=12", STEPS)
     leftovers.wait_busy(toys.site_home("carl"))
@@ -182,7 +182,6 @@ def test_a_link_that_is_lost_for_the_length_of_a_round_costs_that_round(toys: To
     toys.wait_online("carl")
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start_ends_the_agent_by_name(toys: Toys, relay: Relay) -> None:
     toys.wait_online("anna", "carl")
     end(toys.agents.pop("carl"))
@@ -193,7 +192,6 @@ def test_a_disk_that_is_full_from_the_start_ends_the_agent_by_name(toys: Toys, r
     toys.start_agent("carl")
 
 
-@pytest.mark.slow
 def test_an_update_that_the_disk_has_no_room_for_is_a_refusal_by_name(toys: Toys, relay: Relay) -> None:
     toys.wait_online("anna", "carl")
     end(toys.agents.pop("carl"))
@@ -208,7 +206,6 @@ def test_an_update_that_the_disk_has_no_room_for_is_a_refusal_by_name(toys: Toys
     comes_back(toys)
 
 
-@pytest.mark.slow
 def test_an_outbox_that_cannot_be_written_is_a_refusal_by_name(toys: Toys, relay: Relay) -> None:
     toys.wait_online("anna", "carl")
     end(toys.agents.pop("carl"))
@@ -230,7 +227,6 @@ def test_an_outbox_that_cannot_be_written_is_a_refusal_by_name(toys: Toys, relay
     comes_back(toys)
 
 
-@pytest.mark.slow
 def test_a_server_restarted_in_a_round_is_found_and_gets_the_answer_once_or_forgets_it_by_name(
     toys: Toys, relay: Relay
 ) -> None:
@@ -252,7 +248,6 @@ def test_a_server_restarted_in_a_round_is_found_and_gets_the_answer_once_or_forg
     assert after.finished()["outcome"] == "completed", (after.events, toys.log("carl"))
 
 
-@pytest.mark.slow
 def test_a_server_set_back_to_a_backup_is_found_again_and_nothing_is_paid_twice(toys: Toys, relay: Relay) -> None:
     private = ("privacy=sample", "privacy.epsilon=1", "rounds.count=1", "rounds.minimum=2", "protection=sealed")
     toys.wait_online("anna", "carl")

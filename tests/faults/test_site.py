@@ -14,9 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from fedsite.client import assembly
+from fedsite.client import state_directory
 from tests.e2e import leftovers
 from tests.e2e.toy_federation import LONGEST_S, Toys
+
+pytestmark = pytest.mark.slow
 
 DEADLINE_S = 60.0
 STEPS = 1500  # long enough for a kill to come in the middle
@@ -36,7 +38,6 @@ def _outcomes(result: dict[str, Any], name: str) -> dict[int, str]:
     return {found["number"]: found["outcome"] for found in site["rounds"]}
 
 
-@pytest.mark.slow
 def test_an_agent_killed_mid_round_is_missed_by_the_deadline_and_takes_part_again(toys: Toys) -> None:
     home = toys.site_home("carl")
     # With a minimum of three the next round waits until the third site is back.
@@ -83,14 +84,12 @@ def test_a_worker_killed_in_training_is_a_failed_reply_and_the_run_goes_on(toys:
     assert toys.agents["bert"].poll() is None
 
 
-@pytest.mark.slow
 def test_a_site_that_hangs_is_silent_by_the_deadline_and_its_late_reply_does_not_count(toys: Toys) -> None:
     _, first, _ = _hang(toys, "rounds.minimum=2", "rounds.deadline_s=8")
     assert first["outcome"] == "degraded"
     assert first["reason"].startswith("2 of 3 sites answered by the deadline of 8 s")
 
 
-@pytest.mark.slow
 def test_what_a_hung_site_finishes_late_is_charged_once_and_too_few_is_named(toys: Toys) -> None:
     toys.wait_online("anna", "bert", "carl")
     private = ("privacy=sample", "privacy.epsilon=1", "rounds.minimum=3")
@@ -143,7 +142,7 @@ def _hang(toys: Toys, *overrides: str) -> tuple[str, dict[str, Any], dict[str, A
 
 def _wait_working(toys: Toys, name: str, kind: str) -> None:
     """Until the agent says that it works on an instruction of this kind."""
-    path = toys.site_state(name) / assembly.STATE
+    path = toys.site_state(name) / state_directory.STATE
     until = time.monotonic() + LONGEST_S
     while (state := json.loads(path.read_text())).get("kind") != kind:
         assert time.monotonic() < until, state

@@ -64,7 +64,7 @@ def test_a_site_killed_in_any_stage_costs_a_stage_and_never_the_sum(toys: Toys, 
     _nobody_answers_twice(watch)
 
 
-@pytest.mark.parametrize("count", [10, 30])
+@pytest.mark.parametrize("count", [10, pytest.param(30, marks=pytest.mark.long)])
 def test_a_large_cohort_loses_a_site_in_every_stage(count: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     names = [f"site-{number:02}" for number in range(count)]
     with Toys(tmp_path_factory.mktemp(f"sums-{count}")) as toys:

@@ -86,3 +86,10 @@ def test_a_copy_and_what_was_written_since_are_one_log(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes().replace(b'"kind":"did"', b'"kind":"dud"'))
     (checked,) = audit_logs.check([old, tmp_path / "now"])
     assert not checked.verdict.ok
+
+
+def test_a_log_larger_than_any_file_of_heads_is_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(tmp_path).append("did", {})
+    (path,) = audit_lines.files(tmp_path / KEY.public.id)
+    monkeypatch.setattr(audit_logs, "_MAX_HEADS", path.stat().st_size - 1)
+    assert [one.verdict.ok for one in audit_logs.check([path], [path])] == [True]

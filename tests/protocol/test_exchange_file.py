@@ -169,14 +169,3 @@ def test_a_damaged_count_is_told(tmp_path: Path) -> None:
         path.write_bytes(text)
         with pytest.raises(ConfigError):
             Counts(path).next(NOW)
-
-
-def test_a_file_is_written_for_its_owner_alone_and_replaces_another(tmp_path: Path) -> None:
-    path = tmp_path / "stick"
-    for data in (b"old", b"new"):
-        exchange_file.write_parcel(path, data)
-    assert exchange_file.read_parcel(path) == b"new"
-    assert path.stat().st_mode & 0o077 == 0
-    assert [item.name for item in tmp_path.iterdir()] == ["stick"]
-    with pytest.raises(ConfigError, match="no file"):
-        exchange_file.read_parcel(tmp_path / "none")

@@ -32,6 +32,7 @@ def test_another_key_under_the_same_id_is_refused(pumps: Any, wards: Any) -> Non
         {"name": "a\nb"},
         {"address": "fl.example.org"},
         {"ca_certificate": "none"},
+        {"ca_certificate": "-----BEGIN CERTIFICATE-----\ncafé"},
         {"schema": "fedsite.federation/2"},
         {"extra": 1},
     ],

@@ -11,13 +11,24 @@ from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode
 REPLY: dict[str, Any] = {
     "schema": "fedsite.reply/1",
     "kind": "train",
-    "federation": "f",
-    "site_id": "s",
-    "run_id": "r",
+    "federation": "0" * 32,
+    "site_id": "1" * 32,
+    "run_id": "01ARZ3NDEKTSV4RRFFQ69G5FAV",
     "round": 1,
     "attempt": 1,
-    "instruction": "i",
+    "instruction": "2" * 64,
     "outcome": "ok",
+}
+
+
+ADDRESS: dict[str, Any] = {
+    "kind": "finish",
+    "federation": "0" * 32,
+    "site_id": "1" * 32,
+    "run_id": "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    "round": 0,
+    "attempt": 1,
+    "plan_hash": "2" * 64,
 }
 
 
@@ -46,6 +57,9 @@ def test_reply_round_trip() -> None:
         {"extra": 1},
         {"blobs": {"a": 1}},
         {"round": "1"},
+        {"round": -1},
+        {"run_id": "../../x"},
+        {"instruction": "2" * 63},
         {"schema": "fedsite.reply/2"},
     ],
 )
@@ -54,10 +68,27 @@ def test_reply_is_refused(changes: dict[str, Any]) -> None:
         messages.read_reply(encoded(**changes))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"federation": "f"},
+        {"site_id": "../.."},
+        {"run_id": "x" * 100_000},
+        {"round": -1},
+        {"attempt": 0},
+        {"plan_hash": ""},
+    ],
+)
+def test_what_nobody_has_signed_has_no_other_form_either(changes: dict[str, Any]) -> None:
+    """It is repeated in refusals, logs and names of files before, or without, a signature that counts."""
+    data = documents.canonical({"schema": "fedsite.instruction/1", **ADDRESS, **changes})
+    with pytest.raises(DocumentError):
+        messages.read_header(data)
+    assert messages.addressed(data) is None
+
+
 def test_header_defaults_round_trip() -> None:
-    header = messages.Header(
-        kind="finish", federation="f", site_id="s", run_id="r", round=0, attempt=1, plan_hash="p", body={"outcome": "x"}
-    )
+    header = messages.Header(**ADDRESS, body={"outcome": "x"})
     assert messages.read_header(documents.canonical(shape.plain(header))) == header
 
 

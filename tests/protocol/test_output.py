@@ -72,9 +72,12 @@ def test_a_printed_epsilon_is_never_below_the_claim(value: float, text: str) -> 
     assert float(output.epsilon(value)) >= value
 
 
-def test_tables_round_epsilon_up_too(capsys: Any) -> None:
+def test_tables_round_epsilon_up_and_what_is_left_down(capsys: Any) -> None:
     output.emit({"epsilon": 7.9993, "runs": [{"epsilon_spent": 7.9993, "seconds": 7.9993}]}, as_json=False)
     assert capsys.readouterr().out.split() == ["epsilon", "8", "runs:", "epsilon_spent", "seconds", "8", "7.999"]
+    output.emit({"epsilon": 8.2535, "left": 1.7465}, as_json=False)
+    assert capsys.readouterr().out.split() == ["epsilon", "8.254", "left", "1.746"]
+    assert [output.epsilon_left(value) for value in (0.0, 2.0, 10 - 7.998)] == ["0", "2", "2.002"]
 
 
 def test_what_a_terminal_would_obey_is_shown_as_a_sign(capsys: Any) -> None:

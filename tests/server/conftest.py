@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsite.server.carried import link as carried_link
-from fedsite.server.link import flower_grid
+from fedsite.server.link import transport
 from tests.memory_grid import MemoryGrid
 from tests.simulated_fleet import Play, SimulatedFleet
 
@@ -48,5 +47,4 @@ def roster(fleet: SimulatedFleet, grid: MemoryGrid, monkeypatch: pytest.MonkeyPa
             self.revoked = "2026-01-01T00:00:00Z" if name == "west" else None
             self.carried = False
 
-    for reader in (flower_grid, carried_link):
-        monkeypatch.setattr(reader, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])
+    monkeypatch.setattr(transport, "read_sites", lambda _path: [Row(site.name) for site in fleet.all])

@@ -197,3 +197,23 @@ def test_nothing_secret_stands_in_the_log(tmp_path: Path, fleet: SimulatedFleet)
     assert fleet.key.seed.hex().encode() not in text
     for site in fleet.all:
         assert site.key.seed.hex().encode() not in text
+
+
+def test_a_site_is_told_what_was_last_heard_of_its_log_also_by_the_next_run(
+    tmp_path: Path, fleet: SimulatedFleet
+) -> None:
+    log, site = log_of(tmp_path, fleet), fleet.all[0]
+    kept = keeps_a_log(site, tmp_path)
+    assert play(tmp_path / "first", fleet, log=log).run().result["outcome"] == "completed"
+    last, begun = kept.head(), len(site.seen)
+    within = [header.body.get(audit.HELD) for header in site.seen]
+    assert within[0] is None  # nothing was known yet
+    assert within[1:] == [shape.plain(head) for head in _heads(kept)[1 : len(within)]]
+    play(tmp_path / "second", fleet, log=log_of(tmp_path, fleet)).run()
+    assert site.seen[begun].kind == "prepare"
+    assert site.seen[begun].body[audit.HELD] == shape.plain(last)
+    assert all(audit.HELD not in header.body for header in fleet.all[1].seen)  # it keeps no log
+
+
+def _heads(log: AuditFile) -> list[Head]:
+    return [entry.head for entry in entries(log)]

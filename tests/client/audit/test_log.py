@@ -170,3 +170,14 @@ def test_a_command_writes_where_a_site_has_joined(joined: Site, tmp_path: Path) 
     assert one.verdict.ok
     assert one.verdict.head is not None
     assert one.verdict.head.sequence == 2
+
+
+def test_what_nobody_has_checked_does_not_fill_the_log(kit: Any) -> None:
+    """A run's name has one length: else a few messages would push everything else out of what is kept."""
+    plan = kit.centre.plan()
+    frame = kit.centre.prepare(kit.site, plan)
+    long = replace(frame, header=frame.header.replace(plan.run_id.encode(), b"x" * 1_000_000))
+    reply = read_reply(kit.logged().handle(long).header)
+    assert (reply.code, len(reply.run_id)) == (RefusalCode.SIGNATURE, 26)
+    assert entries(kit)[-1].facts["code"] == RefusalCode.SIGNATURE
+    assert len(entries(kit)[-1].facts["run_id"]) == 26

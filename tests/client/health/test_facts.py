@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client import assembly, running
+from fedsite.client import running, state_directory
 from fedsite.client.audit import log as audit_log
 from fedsite.client.consent import approvals, pause
 from fedsite.client.consent.approvals import Approvals
@@ -51,6 +51,19 @@ def test_a_fresh_site_lacks_nothing_but_its_agent(directory: Path) -> None:
     assert sorted(directory.rglob("*")) == before  # looking makes no files
 
 
+def test_settings_of_the_agents_command_line_are_what_is_shown_and_told(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_directory, "running", lambda _: True)
+    state = {"state": "idle", "pid": 1, "since": "2026-03-01T10:00:00Z", "overrides": ["policy.epsilon_max=5"]}
+    (directory / state_directory.STATE).write_bytes(documents.canonical(state))
+    value = look(directory)
+    assert value["budget"]["epsilon_max"] == 5.0
+    (finding,) = value["findings"]
+    assert (finding["code"], finding["severity"], finding["text"]) == ("overrides", "info", "policy.epsilon_max=5")
+    assert "site.yaml" in finding["remedy"]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "code"),
     [
@@ -71,9 +84,9 @@ def test_a_broken_file_is_a_finding_and_the_rest_is_told(directory: Path, name: 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"state":3}', b"\xff" * 70_000])
 def test_a_state_file_that_is_none_says_starting(directory: Path, data: bytes) -> None:
-    (directory / assembly.STATE).write_bytes(data)
+    (directory / state_directory.STATE).write_bytes(data)
     assert look(directory)["agent"] == {"state": "stopped"}  # a file that was left
-    with assembly.only_one(directory):
+    with state_directory.only_one(directory):
         assert look(directory)["agent"] == {"state": "starting"}
 
 
@@ -85,8 +98,8 @@ def test_a_certificate_that_the_agent_could_not_renew_is_said_while_it_runs(dire
         ({"renewal": None}, []),
         ({"renewal": {"code": "renewal", "severity": "loud"}}, []),
     ):
-        (directory / assembly.STATE).write_bytes(documents.canonical({"state": "idle", "pid": 1, **told}))
-        with assembly.only_one(directory):
+        (directory / state_directory.STATE).write_bytes(documents.canonical({"state": "idle", "pid": 1, **told}))
+        with state_directory.only_one(directory):
             value = look(directory)
         assert [finding["code"] for finding in value["findings"]] == wanted
         assert value["agent"] == {"state": "idle", "pid": 1}

@@ -112,6 +112,37 @@ def test_no_line_is_wider_than_a_terminal_and_no_site_fills_more_than_a_screen(
     assert len(rows) <= 18
 
 
+def test_an_expired_certificate_and_a_wrong_clock_are_called_so() -> None:
+    shown = screen(certificate={"expires": "2026-03-01T11:00:00Z", "days": -0.0}, agent={"state": "clock"})
+    assert "certificate  expired on 2026-03-01" in shown
+    assert "agent        not connected: the clock is wrong" in shown
+
+
+def test_of_more_than_a_screen_one_of_each_kind_is_shown_and_the_rest_counted() -> None:
+    findings = [
+        health.plain(Finding(code=code, severity="error", title=f"{code} {number}", text=text, remedy="df -h"))
+        for code, text, count in (("contract", "range", 15), ("agent", "down", 1), ("budget", "low " * 90, 14))
+        for number in range(count)
+    ]
+    changes = {"findings": findings, "data": [{"task": "pump", "checked": None, "codes": []}] * 9}
+    assert len(screen(**changes).splitlines()) > 60  # a pager gets them all
+    shown = status_screen.lines(value(**changes), NOW, 23)
+    assert len(shown) <= 23
+    assert [line[13:] for line in shown if line.startswith("error")] == ["contract 0: range", "agent 0: down"]
+    assert shown[-1] == "and 28 more: fedsite status | less"
+    assert status_screen.lines(value(), NOW, 23) == status_screen.lines(value(), NOW)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), words), max_size=30), st.integers(0, 40))
+def test_the_first_finding_is_always_told(told: list[tuple[str, str]], room: int) -> None:
+    findings = [
+        health.plain(Finding(code=code, severity="error", title=code, text=text, remedy="")) for code, text in told
+    ]
+    shown = status_screen.findings(findings, room)
+    assert shown[: len(status_screen.findings(findings[:1]))] == status_screen.findings(findings[:1])
+    assert len(shown) <= max(room, len(status_screen.findings(findings[:1])) + 1)
+
+
 def test_a_watch_without_an_agent_looks_again_and_prints_what_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

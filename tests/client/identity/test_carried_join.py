@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fedsite.client.identity import carried_join, enrolment
+from fedsite.client.carried import standing
+from fedsite.client.identity import carried_join, enrolment, pair
 from fedsite.client.identity.enrolment import Joined
 from fedsite.protocol import documents
 from fedsite.protocol.errors import ConfigError, DocumentError, TrustError
 from fedsite.server import home as homes
 from tests.centre import Centre
+from tests.site_place import Place, killed
 
 
 @pytest.fixture
@@ -41,6 +44,7 @@ def test_a_site_joins_by_file_and_is_carried(centre: Centre, tmp_path: Path) -> 
     (site,) = centre.fleet.sites()
     assert (site.site_id, site.carried) == (joined.site_id, True)
     assert not (directory / carried_join.PENDING).exists()
+    assert standing.is_carried(directory)
     assert not (directory / enrolment.STAGED_KEY).exists()
 
 
@@ -52,6 +56,23 @@ def test_every_step_may_be_repeated(centre: Centre, tmp_path: Path) -> None:
     assert [_join(centre, directory, answer).already for answer in answers] == [False, True]
     known = carried_join.request(centre.token(), directory, clock=lambda: centre.now)
     assert isinstance(known, Joined)
+
+
+def test_a_kill_at_any_write_lets_the_same_answer_finish_the_join(centre: Centre, tmp_path: Path) -> None:
+    first = tmp_path / "site"
+    answer = centre.service.admit(_ask(centre, first))
+    for die_at in range(1, 50):
+        directory = tmp_path / f"case-{die_at}"
+        shutil.copytree(first, directory)
+        died = killed(lambda directory=directory: _join(centre, directory, answer), die_at)
+        joined = _join(centre, directory, answer)
+        assert joined.name == "alpha", f"killed at step {die_at}"
+        assert pair.check(directory, centre.federation, centre.now)
+        assert standing.is_carried(directory)
+        assert not any((directory / name).exists() for name in (carried_join.PENDING, enrolment.STAGED_KEY))
+        if not died:
+            break
+    assert die_at == 17  # five files, a mark and two that go, before and after each, and once to the end
 
 
 def test_an_answer_of_another_federation_or_about_other_keys_is_refused(centre: Centre, tmp_path: Path) -> None:
@@ -95,3 +116,11 @@ def test_joining_anew_over_the_network_ends_the_carrying(centre: Centre, tmp_pat
     assert [site.carried for site in centre.fleet.sites()] == [False]
     centre.fleet.carry(centre.fleet.sites()[0].site_id, True)
     assert [site.carried for site in centre.fleet.sites()] == [True]
+
+
+def test_a_join_over_the_network_ends_a_request_that_waits(place: Place) -> None:
+    standing.mark(place.directory)
+    _ask(place.centre, place.directory)
+    place.join()
+    assert not standing.is_carried(place.directory)
+    assert not (place.directory / carried_join.PENDING).exists()

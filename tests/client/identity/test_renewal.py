@@ -12,15 +12,25 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.identity import enrolment, introduction, pair
+from fedsite.client.audit import log as audit_log
+from fedsite.client.identity import enrolment, introduction, pair, site
 from fedsite.client.identity import renewal as renewing
-from fedsite.protocol import certificates, instants, storage
-from fedsite.protocol.errors import ConfigError, StorageError, TrustError, UnreachableError
+from fedsite.protocol import audit_lines, certificates, documents, envelope, instants, storage
+from fedsite.protocol.audit_file import AuditFile
+from fedsite.protocol.errors import ConfigError, FedsiteError, StorageError, TrustError, UnreachableError
 from fedsite.protocol.keys import SigningKey, TlsKey
 from tests.centre import START
 from tests.site_place import Place, killed, place_at
 
 RENEWED_AT = START + timedelta(days=61)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def _log(directory: Path) -> AuditFile:
+    return audit_log.open_log(site.load(directory))
 
 
 def test_it_is_due_in_the_last_third_of_its_life(member: Place) -> None:
@@ -31,7 +41,7 @@ def test_it_is_due_in_the_last_third_of_its_life(member: Place) -> None:
 
 
 def test_a_renewal_changes_key_and_certificate_and_nothing_else(member: Place) -> None:
-    before = {path.name: path.read_bytes() for path in member.directory.iterdir()}
+    before = _files(member.directory)
     member.centre.now = RENEWED_AT
     used: list[str] = []
     renewal = member.renewal(lambda: used.append(pair.expires(member.directory)))
@@ -43,7 +53,7 @@ def test_a_renewal_changes_key_and_certificate_and_nothing_else(member: Place) -
     assert used == [end]
     assert not renewal.due(member.centre.now)
     assert member.in_force()
-    after = {path.name: path.read_bytes() for path in member.directory.iterdir()}
+    after = _files(member.directory)
     assert {name for name in after if before.get(name) != after[name]} == {"tls.pem", "site.signed.json", "site.json"}
     keys = [TlsKey.parse(files["tls.pem"].split(b"-----BEGIN CERT")[0], "pair") for files in (before, after)]
     assert keys[0].pem != keys[1].pem
@@ -72,6 +82,27 @@ def test_a_failure_leaves_the_old_pair_and_is_tried_again_ever_more_seldom(membe
     renewal.when_due()
     assert renewal.problem is None
     assert (member.directory / "tls.pem").read_bytes() != old
+
+
+def test_a_renewal_is_in_the_sites_log_before_it_holds(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    member.centre.now = RENEWED_AT
+    renewing.renew(member.directory, clock=member.clock)
+    last = audit_lines.head(audit_lines.files(_log(member.directory).folder))
+    assert last is not None
+    fingerprint = certificates.fingerprint(pair.certificate(member.directory))
+    ends = pair.expires(member.directory)
+    assert (last.kind, last.facts) == ("renewed", {"certificate": fingerprint, "certificate_expires": ends})
+
+    def full(self: AuditFile, kind: str, facts: Any, heads: Any = None) -> None:
+        raise StorageError("No space left on device")
+
+    member.centre.now += timedelta(days=61)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditFile, "append", full)
+        with pytest.raises(StorageError):
+            renewing.renew(member.directory, clock=member.clock)
+    assert pair.expires(member.directory) == ends
+    assert member.in_force()
 
 
 def test_a_full_disk_keeps_the_old_pair_which_still_counts(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +162,51 @@ def test_an_answer_for_another_key_is_not_kept(member: Place, monkeypatch: pytes
     assert member.in_force()
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"<html>", b"null", b"[" * 100_000, b"\xff\xfe", b" " * (1 << 20), b"cut", b"unsigned", b"other"],
+    ids=lambda data: data[:8].decode("latin1").strip() or f"{len(data)}-bytes",
+)
+def test_an_answer_that_is_none_leaves_the_pair_and_the_agent(
+    member: Place, monkeypatch: pytest.MonkeyPatch, garbage: bytes
+) -> None:
+    member.centre.now = START + timedelta(days=65)
+    answers, old = member._post, (member.directory / "tls.pem").read_bytes()
+
+    def answer(federation: Any, path: str, body: bytes, tls: Any = None) -> bytes:
+        good = answers(federation, path, body, tls)
+        value = json.loads(good)
+        changed = {
+            b"cut": good[:-9],
+            b"unsigned": documents.canonical({**value, "signature": ""}),
+            b"other": envelope.wrap("fedsite/sig/enrolled/1", value["signed"], SigningKey.generate()),
+        }
+        return changed.get(garbage, garbage)
+
+    monkeypatch.setattr(introduction, "post", answer)
+    renewal = member.renewal()
+    renewal.when_due()
+    assert isinstance(renewal.problem, FedsiteError)
+    assert not renewal.due(member.centre.now)
+    assert (member.directory / "tls.pem").read_bytes() == old
+    assert member.in_force()
+
+
+def test_what_stands_around_a_certificate_is_not_kept(member: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    member.centre.now = RENEWED_AT
+    answers, key = member._post, member.centre.home.signing_key()
+
+    def answer(federation: Any, path: str, body: bytes, tls: Any = None) -> bytes:
+        value = json.loads(answers(federation, path, body, tls))["signed"]
+        value["certificate"] += "caf\u00e9"
+        return envelope.wrap("fedsite/sig/enrolled/1", value, key)
+
+    monkeypatch.setattr(introduction, "post", answer)
+    renewing.renew(member.directory, clock=member.clock)
+    assert member.in_force()
+    assert pair.certificate(member.directory).endswith("-----END CERTIFICATE-----\n")
+
+
 def test_a_kill_at_any_write_of_a_renewal_leaves_a_pair_that_counts(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +233,27 @@ def test_a_kill_at_any_write_of_a_renewal_leaves_a_pair_that_counts(
             break
     assert die_at == 7  # three files, before and after each, and once to the end
     assert len(ends) == 2  # the old one, or the new one
+
+
+def test_of_two_copies_of_a_host_the_one_that_renewed_first_is_told_that_it_is_out(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.join()
+    copy = Place(tmp_path / "copy" / "site", place.centre, monkeypatch)
+    shutil.copytree(place.directory, copy.directory)
+    for number, here in enumerate((place, copy), start=1):
+        monkeypatch.setattr(introduction, "post", here._post)
+        here.centre.now = RENEWED_AT + timedelta(minutes=number)
+        renewing.renew(here.directory, clock=here.clock)
+    assert (copy.in_force(), place.centre.fleet.by_certificate(_der(place))) == (True, None)
+    monkeypatch.setattr(introduction, "post", place._post)
+    place.centre.now += timedelta(minutes=1)
+    with pytest.raises(TrustError, match="not in force"):
+        renewing.renew(place.directory, clock=place.clock)
+
+
+def _der(place: Place) -> bytes:
+    return certificates.der(pair.certificate(place.directory))
 
 
 def test_a_site_that_leaves_says_so_and_is_out(member: Place) -> None:

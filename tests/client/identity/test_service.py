@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedsite.client.identity.service import Service, unit
+from fedsite.protocol.errors import ConfigError
 
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is missing (apt-get install systemd)")
@@ -62,6 +64,36 @@ def test_another_home_is_the_one_place_that_can_be_written() -> None:
     assert fields["ReadWritePaths"] == ['"/data/my site/100%%"']
     assert '"FEDSITE_HOME=/data/my site/100%%"' in fields["Environment"]
     assert "StateDirectory" not in fields
+
+
+@pytest.mark.parametrize("name", ["my site", "a:b"])
+def test_a_name_that_systemd_would_part_is_a_path_and_no_state_directory(name: str) -> None:
+    fields = _fields(unit(Service(program=("/usr/bin/fedsite",), home=Path("/var/lib") / name)))
+    assert "StateDirectory" not in fields
+    assert [word.strip('"') for word in fields["ReadWritePaths"]] == [f"/var/lib/{name}"]
+
+
+def test_the_steps_can_be_copied_into_a_shell() -> None:
+    home = "/srv/my site; 50%"
+    text = unit(Service(program=("/opt/my venv/bin/fedsite",), home=Path(home)))
+    (step,) = (line for line in text.splitlines() if "install -d" in line)
+    assert shlex.split(step)[-1] == home
+    (step,) = (line for line in text.splitlines() if "runuser" in line)
+    assert shlex.split(step)[6:9] == [f"FEDSITE_HOME={home}", "/opt/my venv/bin/fedsite", "join"]
+
+
+def test_what_lies_below_tmp_stays_visible() -> None:
+    assert _fields(unit(Service(program=("/usr/bin/fedsite",))))["PrivateTmp"] == ["yes"]
+    for more in ({"home": Path("/tmp/site")}, {"data": (Path("/var/tmp/telemetry.csv"),)}):
+        assert _fields(unit(Service(program=("/usr/bin/fedsite",), **more)))["PrivateTmp"] == ["no"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sign", ['"', "'", "\\", "$", "\n", "\x7f"])
+def test_a_path_that_no_unit_can_name_is_refused(sign: str) -> None:
+    path = f"/srv/a{sign}ExecStartPre=/bin/true"
+    for more in ({"home": Path(path)}, {"data": (Path(path),)}, {"program": (path,)}):
+        with pytest.raises(ConfigError, match="the path"):
+            unit(Service(**{"program": ("/usr/bin/fedsite",), **more}))  # type: ignore[arg-type]
 
 
 @needs_systemd

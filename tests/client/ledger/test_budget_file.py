@@ -117,7 +117,7 @@ def test_a_budget_put_back_is_refused_until_the_operator_accepts_it(tmp_path: Pa
     path.write_bytes(backup)
     with pytest.raises(BudgetError, match="older than what was written") as refused:
         Budget(path)
-    assert "budget.mark" in refused.value.next_step
+    assert "fedsite privacy --accept" in refused.value.next_step
     budget_mark.path_of(path).unlink()
     accepted = Budget(path)
     assert accepted.entries()[0].spent == ()

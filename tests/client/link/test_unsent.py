@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedsite.client.link.sending import TRIES, Sending
+from fedsite.client.link.sending import TRIES, UNDATED, Sending
 from fedsite.client.link.unsent import Unsent
 from fedsite.protocol import instants
 from fedsite.protocol.errors import IntegrityError, StorageError, UnreachableError
@@ -51,7 +51,7 @@ class Server:
 
 def sending(kit: Any, server: Server) -> Sending:
     """As a new agent has it."""
-    found = Sending(server, Unsent(kit.outbox), lambda: kit.now)
+    found = Sending(server, Unsent(kit.outbox, clock=lambda: kit.now), lambda: kit.now)
     found.recall()
     return found
 
@@ -169,6 +169,29 @@ def test_a_server_that_cannot_take_it_gets_it_until_it_has_expired(kit: Any, ask
     kit.now += timedelta(hours=1)
     waiting.send()
     assert (server.got, waiting.left(), entries(kit)) == ([], {}, [])
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_answer_without_a_date_is_in_nobodys_way_for_longer_than_a_day(kit: Any, restarted: bool) -> None:
+    server = Server()
+    waiting = answer(kit, server, kit.centre.prepare(kit.site, kit.centre.plan(), expires=""))
+    kit.now += UNDATED
+    waiting = sending(kit, server) if restarted else waiting
+    server.says.extend([UnreachableError("HTTP 500")] * TRIES)
+    for _ in range(TRIES - 1):
+        with pytest.raises(UnreachableError):
+            waiting.send()
+    waiting.send()
+    assert (server.got, waiting.left(), entries(kit)) == ([], {}, [])
+
+
+def test_what_a_killed_agent_was_writing_is_cleared_away(kit: Any, asked: Frame) -> None:
+    answer(kit, Server(), asked)
+    (entry,) = entries(kit)
+    for name in (f".{entry.name}.x1y2.tmp", f"{entry.stem}.new"):
+        (entry.parent / name).write_bytes(b"half")
+    sending(kit, Server())
+    assert entries(kit) == [entry]
 
 
 def test_several_are_sent_in_the_order_they_were_made(kit: Any) -> None:

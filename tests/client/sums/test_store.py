@@ -78,8 +78,12 @@ def test_a_mark_says_the_last_round_of_each_purpose_and_fails_closed(store: SumS
     assert store.opened(RUN, "train") == (7, "c" * 64)
     assert store.opened(RUN, "evaluate") == (0, "b" * 64)
     assert store.opened(RUN, "statistics") == (-1, "")
-    for damaged in (b"", b"{", b"[]", b'{"train": 7}', b'{"train": ["x", ""]}'):
-        (tmp_path / "outbox" / RUN / "opened.json").write_bytes(damaged)
+    path = tmp_path / "outbox" / RUN / "opened.json"
+    whole = path.read_bytes()
+    earlier = whole.replace(b'"train":[7,', b'"train":[6,')  # one bit: a round that was opened would be open again
+    assert earlier != whole
+    for damaged in (earlier, whole[:-1], b"", b"{", b"[]", b'{"train":[7,""]}'):
+        path.write_bytes(damaged)
         with pytest.raises(IntegrityError, match="damaged") as error:
             store.opened(RUN, "train")
         assert error.value.refusal == RefusalCode.STORAGE

@@ -14,6 +14,7 @@ from fedsite.client import data
 from fedsite.client.settings import Settings
 from fedsite.client.work import rounds as work
 from fedsite.client.work.operations import Operations
+from fedsite.models.onnx_limits import OPSETS
 from fedsite.protocol import weights
 from fedsite.protocol.errors import ConfigError, DocumentError, IntegrityError, PolicyError, RefusalCode
 from fedsite.protocol.plan import ModelPlan, PrivacyPlan, ProtectionPlan
@@ -204,7 +205,7 @@ def test_a_normalisation_that_does_not_fit_is_refused_before_data(
         unread.train(arguments(where, normalisation=given), {"plan": plan.encode(), "model": model_of(plan)})
 
 
-@pytest.mark.parametrize("kind", ["calibrate", "evaluate"])
+@pytest.mark.parametrize("kind", ["calibrate", "evaluate", "coverage"])
 def test_a_graph_that_is_none_of_ours_is_refused_before_data(
     unread: Operations, kit: Any, where: dict[str, Any], kind: str
 ) -> None:
@@ -218,6 +219,33 @@ def test_a_graph_that_is_none_of_ours_is_refused_before_data(
     with pytest.raises(IntegrityError, match=r"NonZero|opset") as error:
         operation(arguments(where, tensors=["y"]), blobs)
     assert error.value.refusal == RefusalCode.MODEL_INVALID
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"tensors": ["y"]}, IntegrityError),
+        ({"tensors": ["x", "x"]}, IntegrityError),
+        ({"tensors": None}, DocumentError),
+        ({"tensors": [1]}, DocumentError),
+        ({"tensors": ["x"], "normalisation": None}, DocumentError),
+    ],
+)
+@pytest.mark.parametrize("kind", ["calibrate", "coverage"])
+def test_a_calibration_that_does_not_fit_its_graph_is_refused_before_data(
+    unread: Operations, kit: Any, where: dict[str, Any], kind: str, given: dict[str, Any], error: type[Exception]
+) -> None:
+    """Also where whose records it would read is asked first: such a refusal is free, and tells nothing of the data."""
+    onnx = pytest.importorskip("onnx", reason="pip install 'fedsite[server]'")
+    value, shown = (onnx.helper.make_tensor_value_info(name, 1, ["n", 2, 2]) for name in ("x", "tap_x"))
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["tap_x"])]
+    graph = onnx.helper.make_graph(nodes, "g", [value], [shown])
+    data = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSETS[1])]).SerializeToString()
+    blobs = {"plan": kit.centre.plan().encode(), "graph": data}
+    with pytest.raises(AssertionError, match="data was read"):
+        getattr(unread, kind)(arguments(where, tensors=["x"]), blobs)
+    with pytest.raises(error):
+        getattr(unread, kind)(arguments(where, **given), blobs)
 
 
 def test_an_unknown_architecture_is_refused_before_data(unread: Operations, kit: Any, where: dict[str, Any]) -> None:

@@ -53,7 +53,14 @@ def test_schedules_of_small_cohorts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "schedules", "least"), [("small", 10_000, 2_400), ("sixty-four", 200, 100), ("sparse", 20, 12)]
+    ("kind", "schedules", "least"),
+    [
+        pytest.param("small", 10_000, 2_400, marks=pytest.mark.long),
+        pytest.param("sixty-four", 200, 100, marks=pytest.mark.long),
+        pytest.param("sparse", 20, 12, marks=pytest.mark.long),
+        ("small", 1_000, 240),
+        ("sixty-four", 20, 10),
+    ],
 )
 def test_many_random_schedules_of_dropouts(kind: str, schedules: int, least: int) -> None:
     # Two processes, each with schedules of its own: half the time on two cores.

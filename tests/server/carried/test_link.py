@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from fedsite.protocol import documents, instants, signing
-from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError, RefusalCode, StorageError
+from fedsite.protocol.errors import ConfigError, FedsiteError, IntegrityError, RefusalCode, StorageError, TrustError
 from fedsite.protocol.exchange_file import Address, Parcel, open_parcel, pack
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, Header, ReplyHeader
@@ -24,6 +26,7 @@ from fedsite.server.plans import feasible
 from fedsite.server.sites.fleet_file import read_sites
 from fedsite.server.sites.view import site_view
 from tests.centre import START, Centre, EnrollingSite
+from tests.site_place import killed
 
 RUNS = ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAW")
 
@@ -189,6 +192,36 @@ def test_an_import_that_was_cut_off_is_repeated(post: Post, monkeypatch: pytest.
     assert len(list(link.poll([str(message) for message in messages], 0.0))) == 2
 
 
+def test_an_import_killed_at_any_write_is_repeated_and_counts_once(post: Post, tmp_path: Path) -> None:
+    frames = (post.ask(), post.ask(run_id=RUNS[1]))
+    link = post.link()
+    messages = [str(message) for message in post.send(link, *frames)]
+    data = post.file(*(post.reply(frame) for frame in frames))
+    shutil.copytree(post.home.path, tmp_path / "before")
+    for die_at in range(1, 50):
+        shutil.rmtree(post.home.exchange)
+        shutil.copytree(tmp_path / "before" / post.home.exchange.name, post.home.exchange)
+        if not killed(lambda: post.take_in(data), die_at):
+            break
+        with contextlib.suppress(TrustError):  # it was killed after the last write: taken in before
+            post.take_in(data)
+        read = list(link.poll(messages, 0.0))
+        assert len(read) == 2, f"killed at step {die_at}"
+        assert post.take_in(post.file(*(post.reply(frame) for frame in frames), sequence=2)) == (0, 2)
+    assert die_at == 7  # two replies and the number of the file, before and after each, and once to the end
+
+
+def test_an_older_file_after_a_newer_one_brings_only_what_is_still_open(post: Post) -> None:
+    frames = (post.ask(), post.ask(run_id=RUNS[1]))
+    post.send(post.link(), *frames)
+    replies = [post.reply(frame) for frame in frames]
+    assert post.take_in(post.file(replies[0], sequence=9)) == (1, 0)
+    assert post.take_in(post.file(*replies, sequence=4)) == (1, 1)
+    with pytest.raises(FedsiteError) as refused:
+        post.take_in(post.file(*replies, sequence=4))
+    assert refused.value.refusal is RefusalCode.REPLAYED
+
+
 def test_a_release_travels_with_the_instruction_to_install_it(post: Post) -> None:
     body = {"version": "1", "manifest_hash": "0" * 64}
     post.send(post.link(), post.ask("install", body=body))
@@ -212,7 +245,10 @@ def test_who_is_not_carried_has_no_files(post: Post) -> None:
     states = {site.name: site_view(site, frozenset())["state"] for site in read_sites(post.home.database)}
     assert states == {"island": "carried", "north": "offline"}
     assert [site.name for site in post.link().sites()] == ["island"]
+    # Files are signed by the site's identity: that its TLS certificate has ended changes nothing.
     post.now = START + timedelta(days=4000)
+    assert [site.name for site in post.link().sites()] == ["island"]
+    post.centre.fleet.revoke(post.island.identity.public.id, instants.text(START))
     assert post.link().sites() == []
 
 

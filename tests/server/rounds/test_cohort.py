@@ -10,6 +10,8 @@ import pytest
 from fedsite.protocol.errors import RefusalCode
 from fedsite.protocol.messages import Frame, Header
 from fedsite.protocol.plan import ProtectionPlan
+from fedsite.server.commands.runs import line
+from fedsite.server.rounds import cohort
 from tests.simulated_fleet import Play, SimulatedFleet
 from tests.simulated_site import SimulatedSite
 
@@ -57,9 +59,52 @@ def test_pauses_between_asking_grow(play: Play, fleet: SimulatedFleet) -> None:
     # At once, and after 2, 6, 14, 30, 62, 122, 182 and 242 seconds.
     assert len([header for header in fleet["west"].sent if header.kind == "prepare"]) == 9
     assert played.result["outcome"] == "failed"
-    assert played.result["reason"].startswith(
-        "the plan was not accepted: 0 of 3 sites accepted, minimum 3; 3 said approval"
+    assert played.result["reason"] == (
+        "the plan was not accepted: 0 of 3 sites accepted, minimum 3; waiting for their operators (approval): north, "
+        "south, west; next: launch with rounds.wait_s=3600 to wait longer, or the same launch again after they "
+        "approved (with policy.approval once it needs nobody then)"
     )
+
+
+def test_who_waits_is_told_while_it_lasts_and_at_the_end(play: Play, fleet: SimulatedFleet) -> None:
+    says(fleet["west"], lambda header: RefusalCode.NOT_NOW)
+    says(fleet["south"], lambda header: RefusalCode.APPROVAL)
+    played = play.with_rounds(minimum=3, wait_s=30.0).run()
+    (waits,) = [event for event in played.events if event["kind"] == "waiting"]
+    resting = {"south": "approval", "west": "not-now"}
+    assert {name: waits[name] for name in ("ready", "wanted", "seconds", "resting")} == {
+        "ready": 1, "wanted": 3, "seconds": 30.0, "resting": resting,
+    }  # fmt: skip
+    assert line(waits) == "1 of 3 sites ready; waiting up to 30 s for more; south: approval; west: not-now"
+    reason = played.result["reason"]
+    assert "waiting for their operators (approval): south; at work at another time (not-now): west; next: " in reason
+
+
+def test_too_few_sites_online_are_waited_for_aloud(play: Play, fleet: SimulatedFleet) -> None:
+    fleet["west"].online = False
+    played = play.with_rounds(minimum=3, wait_s=30.0).run()
+    (waits,) = [event for event in played.events if event["kind"] == "waiting"]
+    assert line(waits) == "2 of 3 sites ready; waiting up to 30 s for more"
+    assert played.result["reason"].startswith("2 sites online after 30 s, minimum 3; next: fedsite sites")
+
+
+@pytest.mark.parametrize(("delay", "outcome"), [(cohort.SETTLE_S - 10, "completed"), (cohort.SETTLE_S + 10, "failed")])
+def test_a_site_without_which_nothing_goes_on_may_take_its_time_to_accept(
+    play: Play, fleet: SimulatedFleet, delay: float, outcome: str
+) -> None:
+    """Asked again, it may first have to start its training process and read its data."""
+    agrees = fleet.clock.now + 12.0
+
+    def slowly(header: Header) -> RefusalCode | None:
+        # Of questions after the first few it thinks for long.
+        waits = fleet.clock.now < agrees
+        fleet["west"].delay_s = delay if header.kind == "prepare" and not waits else 0.0
+        return RefusalCode.APPROVAL if waits else None
+
+    assert delay > cohort.LATE_S
+    says(fleet["west"], slowly)
+    played = play.with_rounds(minimum=3, deadline_s=120.0, wait_s=80.0).run()
+    assert played.result["outcome"] == outcome
 
 
 def test_nobody_is_waited_for_where_there_is_enough(play: Play, fleet: SimulatedFleet) -> None:

@@ -136,7 +136,8 @@ def test_a_cohort_is_never_larger_than_its_scale(tmp_path: Path) -> None:
 
 def test_a_cohort_below_its_minimum_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     found = played(tmp_path, 3, protection={"terms": Terms(min_cohort=4)})
-    assert (found.result["outcome"], found.result["reason"]) == ("failed", "3 sites online after 5 s, minimum 4")
+    assert found.result["outcome"] == "failed"
+    assert found.result["reason"].startswith("3 sites online after 5 s, minimum 4; next: ")
 
 
 def test_a_second_driver_goes_on_without_the_statistics(tmp_path: Path) -> None:
