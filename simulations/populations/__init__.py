@@ -1,0 +1,1 @@
+"""Which windows lie at which simulated site, how its sensors differ, and what drifts."""
