@@ -1,0 +1,1 @@
+"""Attacks on a federation that is simulated: sites that poison, and a server that looks into updates."""
