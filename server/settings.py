@@ -1,6 +1,7 @@
 """What `fedsite launch` is told: typed settings, filled by Hydra from conf/ and the command line.
 
-`None` means the task's recommendation (`Choices` holds what came of it).
+`None` means the task's recommendation. Other commands that plan runs have a `Schema` of their own and read it the same
+way (`fedsite simulate`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Generic, TypeVar
 
 from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
@@ -19,7 +20,9 @@ ROOT = "launch"
 GROUPS = ("privacy", "protection", "rounds", "strategy", "release", "experiment")
 TASK_KEY = "task_name"  # Hydra takes `task` for the folder of that name
 OPEN = ("model.options", "strategy.options")  # whatever keys the architecture or the strategy has
-_NEXT = "fedsite launch --help"
+LITERAL = ("task", "task_file", "model.init", "model.trainable")  # paths and globs: taken as they were typed
+
+T = TypeVar("T", bound="LaunchSettings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,31 @@ class LaunchSettings:
     release: ReleaseSettings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema(Generic[T]):
+    """The settings of one command."""
+
+    root: str  # conf/ROOT.yaml
+    groups: tuple[str, ...]  # folders of conf/ that it chooses from
+    kind: type[T]  # what is filled
+    literal: tuple[str, ...] = LITERAL
+    help: str  # next step where something is wrong
+
+
+LAUNCH: Final = Schema(root=ROOT, groups=GROUPS, kind=LaunchSettings, help="fedsite launch --help")
+
+
 def compose(overrides: Sequence[str]) -> LaunchSettings:
     """Read conf/launch.yaml with `key=value` overrides laid over it.
+
+    Raises:
+        ConfigError: unknown key, group or value; the nearest one is named.
+    """
+    return read(LAUNCH, overrides)
+
+
+def read(schema: Schema[T], overrides: Sequence[str]) -> T:
+    """Read a command's settings with `key=value` overrides laid over them.
 
     Raises:
         ConfigError: unknown key, group or value; the nearest one is named.
@@ -105,23 +131,23 @@ def compose(overrides: Sequence[str]) -> LaunchSettings:
     from omegaconf.errors import OmegaConfBaseException
 
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        known = _renamed(OmegaConf.to_container(hydra_compose(ROOT), resolve=True))
-        checked = [_check(item, known) for item in overrides]
+        known = _renamed(OmegaConf.to_container(hydra_compose(schema.root), resolve=True))
+        checked = [_check(schema, item, known) for item in overrides]
         try:
-            config = hydra_compose(ROOT, overrides=checked)
+            config = hydra_compose(schema.root, overrides=checked)
             value: Any = OmegaConf.to_container(config, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise _unread(overrides, checked, str(error)) from None
+            raise _unread(schema, overrides, checked, str(error)) from None
     try:
-        settings = shape.read(LaunchSettings, _renamed(value))
+        settings = shape.read(schema.kind, _renamed(value))
     except ConfigError as error:
-        raise ConfigError(error.found, allowed=error.allowed, next_step=error.next_step or _NEXT) from None
+        raise ConfigError(error.found, allowed=error.allowed, next_step=error.next_step or schema.help) from None
     if settings.task_file is not None and any(item.startswith("task=") for item in overrides):
-        raise ConfigError("task and task_file are both given", allowed="one of them", next_step=_NEXT)
+        raise ConfigError("task and task_file are both given", allowed="one of them", next_step=schema.help)
     return settings
 
 
-def _unread(overrides: Sequence[str], checked: Sequence[str], reason: str) -> ConfigError:
+def _unread(schema: Schema[T], overrides: Sequence[str], checked: Sequence[str], reason: str) -> ConfigError:
     """Which override Hydra's grammar does not take; where it takes each, what it says of them together."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -132,9 +158,9 @@ def _unread(overrides: Sequence[str], checked: Sequence[str], reason: str) -> Co
             parser.parse_override(item)
         except HydraException:
             allowed = "key=value; a value with quotes, commas, brackets or braces in quotes of its own"
-            return ConfigError(f"override {typed} cannot be read", allowed=allowed, next_step=_NEXT)
+            return ConfigError(f"override {typed} cannot be read", allowed=allowed, next_step=schema.help)
     first = reason.partition("\n")[0]
-    return ConfigError(f"{' '.join(overrides)}: {first}", next_step=_NEXT)
+    return ConfigError(f"{' '.join(overrides)}: {first}", next_step=schema.help)
 
 
 def choices(group: str) -> list[str]:
@@ -145,16 +171,16 @@ def choices(group: str) -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def _check(override: str, known: Any) -> str:
+def _check(schema: Schema[T], override: str, known: Any) -> str:
     """One override in Hydra's words, refused with the nearest name when it means nothing."""
     key, separator, value = override.partition("=")
     if not separator or not key or key.startswith(("+", "~")):
-        raise ConfigError(f"argument {override!r}", allowed="key=value", next_step=_NEXT)
-    if key in GROUPS:
+        raise ConfigError(f"argument {override!r}", allowed="key=value", next_step=schema.help)
+    if key in schema.groups:
         if value not in choices(key):
-            raise ConfigError(f"{key}={value}", allowed=shape.nearest(value, choices(key)), next_step=_NEXT)
+            raise ConfigError(f"{key}={value}", allowed=shape.nearest(value, choices(key)), next_step=schema.help)
         return override
-    if key == "data" or key.startswith("data."):
+    if key.partition(".")[0] == "data" and "data" not in known:
         raise ConfigError(
             f"override {key}", allowed="data is each site's own matter", next_step=f"at the site: fedsite up {override}"
         )
@@ -167,15 +193,15 @@ def _check(override: str, known: Any) -> str:
             names = [f"{here}.{name}" if here else name for name in node] if isinstance(node, dict) else [here]
             raise ConfigError(
                 f"unknown override {key}",
-                allowed=shape.nearest(key, names + ([] if here else list(GROUPS[-1:]))),
-                next_step=_NEXT,
+                allowed=shape.nearest(key, names + ([] if here else ["experiment"])),
+                next_step=schema.help,
             )
         node = node[part]
     if isinstance(node, dict):
         keys = ", ".join(f"{key}.{name}" for name in node)
-        raise ConfigError(f"{override} sets a whole section", allowed=keys, next_step=_NEXT)
+        raise ConfigError(f"{override} sets a whole section", allowed=keys, next_step=schema.help)
     # Paths and globs are not Hydra's grammar: what the shell passed is meant as it stands.
-    literal = key in ("task", "task_file", "model.init", "model.trainable") and value != "null"
+    literal = key in schema.literal and value != "null"
     key = TASK_KEY if key == "task" else key
     return f"{key}={_quoted(value) if literal else value}"
 
