@@ -54,7 +54,7 @@ def material(plan: RoundPlan, sites: Mapping[str, SiteData], *, epochs: Epochs |
         sites=sites,
         job=job,
         population=Population.of([scaled(data.train, task, found) for data in sites.values()]),
-        strategy=registry.build(plan.strategy.name, plan.strategy.options),
+        strategy=registry.build(plan.strategy.name, plan.strategy.options, local=plan.local, sites=len(sites)),
         normalisation=found,
     )
 

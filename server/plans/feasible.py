@@ -58,7 +58,7 @@ def check(plan: RoundPlan, task: Task, enrolled: int | None) -> None:
     Raises:
         ConfigError: it is such a plan.
     """
-    strategy = registry.build(plan.strategy.name, plan.strategy.options)
+    strategy = registry.build(plan.strategy.name, plan.strategy.options, local=plan.local)
     if plan.protection.mode != "secagg":
         return
     _check_strategy(plan, strategy)
@@ -81,7 +81,7 @@ def check(plan: RoundPlan, task: Task, enrolled: int | None) -> None:
 def _check_strategy(plan: RoundPlan, strategy: Strategy) -> None:
     groups = plan.protection.groups
     if strategy.single:
-        sums = ", ".join(name for name in registry.names() if not registry.build(name, {}).single)
+        sums = ", ".join(name for name in registry.names() if not registry.build(name, {}, local=plan.local).single)
         raise ConfigError(
             f"strategy={plan.strategy.name} with protection=secagg: it compares single updates, which nobody sees",
             allowed=f"with secagg: {sums}",

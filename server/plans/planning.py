@@ -79,10 +79,10 @@ def make(
 
 def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float], sites: int | None) -> Planned:
     task = read_task(settings)
-    strategy = registry.build(settings.strategy.name, settings.strategy.options)
     feasible.modes(settings.privacy, settings.protection)
     recommended = recommendation(task, private=settings.privacy.sample_level)
     local = shape.read(LocalPlan, {**recommended["local"], **given(settings.local)}, "local")
+    strategy = registry.build(settings.strategy.name, settings.strategy.options, local=local, sites=sites or 0)
     protection = _protection(settings, sites)
     if settings.release.parity is not None and settings.release.parity < 0:
         raise ConfigError(f"release.parity is {settings.release.parity}", allowed="0 or more")

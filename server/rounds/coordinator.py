@@ -200,7 +200,7 @@ class Coordinator:
         training = Training(
             session,
             self._cohort,
-            registry.build(plan.strategy.name, plan.strategy.options),
+            registry.build(plan.strategy.name, plan.strategy.options, local=plan.local),
             self._run,
             trained=self._run.launch().trained,
             normalisation=normalisation,
@@ -247,7 +247,7 @@ class Coordinator:
             facts, state = found
             self._session.record.restore(facts.trained)
             return Model.of(state, facts.round), {name: list(values) for name, values in facts.normalisation.items()}
-        strategy = registry.build(self._plan.strategy.name, self._plan.strategy.options)
+        strategy = registry.build(self._plan.strategy.name, self._plan.strategy.options, local=self._plan.local)
         initial: ServerState = strategy.init(self._run.initial(self._plan))
         return Model.of(initial, 0), {}
 

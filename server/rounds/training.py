@@ -155,6 +155,7 @@ class Training:
             self._judged(model, judged)
         following = None
         if aggregate is not None:
+            aggregate = dataclasses.replace(aggregate, round=number)
             following = Model.of(self._strategy.apply(model.state, aggregate), number)
             self._save(following)
         facts = {key: value for key, value in done.plain().items() if key not in ("number", "metric")}

@@ -43,6 +43,7 @@ class Collected:
         self._reason = reason
         self._rows: list[NDArray[np.float32]] = []
         self._weight = 0.0
+        self._sites = 0
 
     def add(self, update: Update) -> None:
         """Keep a copy of one update.
@@ -58,6 +59,7 @@ class Collected:
             raise ValueError(f"the update of {update.site} is not finite")
         self._rows.append(row)
         self._weight += update.weight
+        self._sites += update.sites
 
     def result(self) -> Aggregate:
         """What the rule makes of the round; the updates are not touched.
@@ -78,7 +80,7 @@ class Collected:
             size = int(np.prod(shape))
             delta[name] = flat[start : start + size].reshape(shape)
             start += size
-        return Aggregate(delta=delta, weight=self._weight, count=len(self._rows))
+        return Aggregate(delta=delta, weight=self._weight, count=len(self._rows), sites=self._sites)
 
 
 def blocks(rows: Rows) -> Iterator[tuple[slice, NDArray[np.float64]]]:

@@ -28,6 +28,9 @@ class Memoryless:
         """The state before round 1: nothing is remembered."""
         return ServerState(params=dict(params))
 
+    def control(self, state: ServerState) -> None:
+        """Sites take their steps as they are."""
+
     def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
         """Add the aggregate; parameters that are not trained stay bit-equal."""
         params = dict(state.params)

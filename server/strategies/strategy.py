@@ -36,6 +36,8 @@ class Aggregate:
     delta: Mapping[str, NDArray[np.float64]]
     weight: float  # sum of the weights
     count: int  # updates
+    sites: int  # that they are of
+    round: int = 0  # from 1: whose aggregate it is, told by whoever runs the rounds before `Strategy.apply`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,15 @@ class Strategy(Protocol):
     def init(self, params: Arrays) -> ServerState:
         """The state before round 1."""
 
+    def control(self, state: ServerState) -> Arrays | None:
+        """What every site is sent beside the model of `state`, to correct its steps: SCAFFOLD's c.
+
+        Named and shaped like the parameters, in units of a gradient; of the ones that are not trained some may be
+        there too. None, always, for a strategy that has none. With it every site weighs 1.
+        """
+
     def aggregator(self, state: ServerState, trained: tuple[str, ...]) -> Aggregator:
         """An empty collector for updates of the `trained` parameters."""
 
     def apply(self, state: ServerState, aggregate: Aggregate) -> ServerState:
-        """The state after the round."""
+        """The state after the round `aggregate.round`."""

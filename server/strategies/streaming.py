@@ -25,6 +25,7 @@ class WeightedMean:
         self._sums: dict[str, NDArray[np.float64]] = {name: np.zeros(params[name].size) for name in trained}
         self._weight = 0.0
         self._count = 0
+        self._sites = 0
 
     def add(self, update: Update) -> None:
         """Add one update.
@@ -42,6 +43,7 @@ class WeightedMean:
                 total[part] += np.multiply(flat[part], update.weight, dtype=np.float64)
         self._weight += update.weight
         self._count += 1
+        self._sites += update.sites
 
     def result(self) -> Aggregate:
         """The weighted mean so far; the sums are not touched.
@@ -52,7 +54,7 @@ class WeightedMean:
         if self._count == 0:
             raise ValueError("the mean of no updates")
         mean = {name: (total / self._weight).reshape(self._shapes[name]) for name, total in self._sums.items()}
-        return Aggregate(delta=mean, weight=self._weight, count=self._count)
+        return Aggregate(delta=mean, weight=self._weight, count=self._count, sites=self._sites)
 
 
 def check(delta: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> None:

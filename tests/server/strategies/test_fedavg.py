@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.plan import LocalPlan
 from fedsite.server.strategies import registry, streaming
 from fedsite.server.strategies.fedavg import FedAvg
 from fedsite.server.strategies.strategy import ServerState, Update
 
+LOCAL = LocalPlan(steps=1, sampling_rate=1.0)
 PARAMS = {
     "head.weight": np.array([1.0, 2.0, 3.0], dtype=np.float32),
     "body.weight": np.array([[7.0]], dtype=np.float32),
@@ -93,10 +95,10 @@ def test_a_parameter_longer_than_a_block_is_summed_whole() -> None:
 
 
 def test_registry_points_at_the_nearest_name() -> None:
-    assert registry.build("fedavg", {"server_learning_rate": 0.5}) == FedAvg(server_learning_rate=0.5)
+    assert registry.build("fedavg", {"server_learning_rate": 0.5}, local=LOCAL) == FedAvg(server_learning_rate=0.5)
     with pytest.raises(ConfigError, match="did you mean fedavg"):
-        registry.build("fedavgg", {})
+        registry.build("fedavgg", {}, local=LOCAL)
     with pytest.raises(ConfigError, match="did you mean server_learning_rate"):
-        registry.build("fedavg", {"server_learning_rat": 1.0})
+        registry.build("fedavg", {"server_learning_rat": 1.0}, local=LOCAL)
     with pytest.raises(ConfigError, match="above 0"):
-        registry.build("fedavg", {"server_learning_rate": 0.0})
+        registry.build("fedavg", {"server_learning_rate": 0.0}, local=LOCAL)

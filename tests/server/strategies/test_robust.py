@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
 from fedsite.protocol.errors import ConfigError, PolicyError, RefusalCode
+from fedsite.protocol.plan import LocalPlan
 from fedsite.server.rounds.machine import RoundState, Rules
 from fedsite.server.rounds.question import Result
 from fedsite.server.rounds.training import _aggregated
@@ -26,6 +27,7 @@ PARAMS = {
     "counter": np.array([5], dtype=np.int64),
 }
 TRAINED = ("a", "b")
+LOCAL = LocalPlan(steps=1, sampling_rate=1.0)
 ROBUST: list[Strategy] = [Median(), TrimmedMean(), Krum(), Krum(select=2)]
 HUGE = float(np.finfo(np.float32).max)
 
@@ -204,11 +206,11 @@ def test_a_parameter_longer_than_a_block_is_seen_whole() -> None:
 )
 def test_options_that_mean_nothing_are_refused(name: str, options: dict[str, float], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        registry.build(name, options)
+        registry.build(name, options, local=LOCAL)
 
 
 def test_what_the_registry_knows_of_them() -> None:
-    found = {name: registry.build(name, {}) for name in registry.names()}
+    found = {name: registry.build(name, {}, local=LOCAL) for name in registry.names()}
     assert {name: one.single for name, one in found.items()} == {
         "fedavg": False,
         "krum": True,
@@ -216,5 +218,5 @@ def test_what_the_registry_knows_of_them() -> None:
         "trimmed_mean": False,
     }
     assert {name: one.least for name, one in found.items()} == {"fedavg": 1, "krum": 5, "median": 3, "trimmed_mean": 3}
-    assert registry.build("krum", {"byzantine": 3.0}).least == 9
-    assert registry.build("krum", {"byzantine": 1.0, "select": 4.0}).least == 7
+    assert registry.build("krum", {"byzantine": 3.0}, local=LOCAL).least == 9
+    assert registry.build("krum", {"byzantine": 1.0, "select": 4.0}, local=LOCAL).least == 7
