@@ -1,28 +1,37 @@
 """The vectorised engine's rounds: draw a cohort, train it, let the plan's strategy make the next model, judge it.
 
-The same strategies as on the central host: a cohort's sum reaches them as one group's weighted mean, which is what
-secure aggregation hands over.
+The same strategies as on the central host: a group's sum reaches them as one weighted mean, which is what secure
+aggregation hands over; the whole cohort is one group unless a strategy compares updates.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsite.protocol import weights as encoding
-from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.errors import ConfigError, PolicyError
 from fedsite.server.strategies.collected import Collected
 from fedsite.server.strategies.strategy import ServerState, Strategy, Update
-from fedsite.simulations.vectorised import randomness, schedule, workers
+from fedsite.simulations.vectorised import groups, randomness, schedule, workers
 from fedsite.simulations.vectorised.choice import AUTO
+from fedsite.simulations.vectorised.controls import Controls
+from fedsite.simulations.vectorised.executor import Order
 from fedsite.simulations.vectorised.job import Job, Layout, Weights
 from fedsite.simulations.vectorised.population import Population
-from fedsite.simulations.vectorised.sums import Sum
+from fedsite.simulations.vectorised.schedule import Ints
+from fedsite.simulations.vectorised.workers import Workers
 
 Judge = Callable[[Weights], float | None]
+Present = Callable[[int, Ints], Ints]  # of a round's number and the sites drawn: those whose update arrives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +56,13 @@ class Round:
     """What one round did."""
 
     number: int
-    sites: int
+    drawn: int  # sites that were asked
+    sites: int  # whose update arrived
     weight: int  # windows of these sites, or their number where windows are private
     seconds: float  # wall, of training and aggregation
     metric: float | None  # of the model that came out; None where it was not judged
+    outcome: Literal["done", "nobody", "too-few"] = "done"  # else no update arrived, or fewer than the strategy needs:
+    # the model is the one before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +73,12 @@ class Simulated:
     passed_over: Mapping[str, str]  # faster executors and why they could not do it
     workers: int
     rounds: tuple[Round, ...]
-    params: Weights
+    state: ServerState  # to carry on from
+
+    @property
+    def params(self) -> Weights:
+        """The final weights."""
+        return self.state.params
 
     @property
     def digest(self) -> str:
@@ -82,9 +99,16 @@ def simulate(
     *,
     judge: Judge | None = None,
     initial: Weights | None = None,
+    state: ServerState | None = None,
+    first: int = 1,
     tell: Callable[[Round], None] = lambda done: None,
+    gains: NDArray[np.float32] | None = None,
+    present: Present = lambda number, drawn: drawn,
+    controls: Controls | None = None,
 ) -> Simulated:
-    """Run `scale.rounds` rounds.
+    """Run `scale.rounds` rounds from round `first`.
+
+    Run in pieces, each from the state of the one before, rounds have the bits of one go.
 
     Args:
         job: what every site does.
@@ -93,45 +117,122 @@ def simulate(
         scale: how much, and on what.
         judge: the metric of a model.
         initial: weights to start from; the job's own where there are none.
+        state: to carry on from, instead.
+        first: number of the first round, from 1: cohorts, batches, noise and the learning rate follow it.
         tell: called after each round.
+        gains: what each site's update is multiplied by after clipping [site]; all by 1 where there are none.
+        present: whose updates arrive.
+        controls: where SCAFFOLD's sites keep their control variates from one piece to the next; else they are kept for
+            these rounds only.
 
     Raises:
-        ConfigError: the strategy compares single updates, no executor can do the job, or training diverged.
+        ConfigError: no executor can do the job, training diverged, gains are not one for each site, or SCAFFOLD is
+            to carry on without `controls`.
         DataError: a site has no windows.
     """
-    if initial is None:
-        initial = {name: value.detach().numpy() for name, value in job.module().state_dict().items()}
-    layout = Layout.of(job.module())
-    state, done = strategy.init(initial), []
-    if isinstance(strategy.aggregator(state, layout.names), Collected):
-        raise ConfigError(
-            "a strategy that compares updates in the vectorised engine",
-            allowed="strategies over one streamed sum",
-            next_step="strategy=fedavg",
-        )
-    with workers.started(job, population, scale.workers, scale.executor, scale.device) as crew:
-        for number in range(1, scale.rounds + 1):
+    _check(population, first, gains)
+    if state is None:
+        if initial is None:
+            initial = {name: value.detach().numpy() for name, value in job.module().state_dict().items()}
+        state = strategy.init(initial)
+    layout, done = Layout.of(job.module()), []
+    with (
+        _kept(controls, strategy, state, layout, len(population), first) as held,
+        workers.started(job, population, scale.workers, scale.executor, scale.device) as crew,
+    ):
+        for number in range(first, first + scale.rounds):
             started = time.perf_counter()
-            sites = randomness.cohort(job.seed, number, len(population), scale.cohort)
-            total = crew.train(state.params, schedule.chunks(population, sites, number))
-            state = _next(strategy, state, layout, total)
+            drawn = randomness.cohort(job.seed, number, len(population), scale.cohort)
+            sites = present(number, drawn)
+            work = _Round(job, population, strategy, layout, number)
+            state, weight, outcome = work.run(crew, state, sites, gains, held)
             seconds = time.perf_counter() - started
-            due = number % scale.evaluate_every == 0 or number == scale.rounds
-            metric = judge(state.params) if judge and due else None
-            done.append(Round(number=number, sites=total.sites, weight=total.weight, seconds=seconds, metric=metric))
-            tell(done[-1])
+            due = number % scale.evaluate_every == 0 or number == first + scale.rounds - 1
+            told = Round(
+                number=number,
+                drawn=len(drawn),
+                sites=len(sites),
+                weight=weight,
+                seconds=seconds,
+                metric=judge(state.params) if judge and due else None,
+                outcome=outcome,
+            )
+            done.append(told)
+            tell(told)
         return Simulated(
             executor=crew.chosen.executor.name,
             passed_over=dict(crew.chosen.passed_over),
             workers=scale.workers,
             rounds=tuple(done),
-            params=dict(state.params),
+            state=state,
         )
 
 
-def _next(strategy: Strategy, state: ServerState, layout: Layout, total: Sum) -> ServerState:
-    """What the strategy makes of a cohort's sum, which reaches it as one update."""
-    aggregator = strategy.aggregator(state, layout.names)
-    delta = layout.named(total.mean())
-    aggregator.add(Update(site="cohort", delta=delta, weight=float(total.weight), sites=total.sites))
-    return strategy.apply(state, aggregator.result())
+@dataclass(frozen=True, slots=True)
+class _Round:
+    job: Job
+    population: Population
+    strategy: Strategy
+    layout: Layout
+    number: int
+
+    def run(
+        self, crew: Workers, state: ServerState, sites: Ints, gains: NDArray[np.float32] | None, held: Controls | None
+    ) -> tuple[ServerState, int, Literal["done", "nobody", "too-few"]]:
+        """The state after the round, and the weight of what arrived."""
+        if not len(sites):
+            return state, 0, "nobody"
+        aggregator = self.strategy.aggregator(state, self.layout.names)
+        compared = isinstance(aggregator, Collected) or self.strategy.single
+        cut = groups.groups(self.job, sites, self.number, compared=compared)
+        chunks = [schedule.chunks(self.population, own, self.number, gains=gains) for own in cut]
+        control = control_of(self.strategy, state)
+        order = Order(
+            weights=state.params, control=None if control is None else self.layout.flat(control), controls=held
+        )
+        weight = 0
+        for group, total in enumerate(crew.train(order, chunks)):
+            if self.job.privacy.site_level:
+                groups.add_noise(self.job, total, self.number, group)
+            delta = self.layout.named(total.mean())
+            name = f"group-{group + 1}"
+            aggregator.add(Update(site=name, delta=delta, weight=float(total.weight), sites=total.sites))
+            weight += total.weight
+        try:
+            return self.strategy.apply(state, aggregator.result()), weight, "done"
+        except PolicyError:
+            return state, weight, "too-few"
+
+
+def control_of(strategy: Strategy, state: ServerState) -> Weights | None:
+    """What a strategy sends beside the model (SCAFFOLD's c), or None."""
+    ask = getattr(strategy, "control", None)
+    return ask(state) if ask else None
+
+
+@contextmanager
+def _kept(
+    controls: Controls | None, strategy: Strategy, state: ServerState, layout: Layout, sites: int, first: int
+) -> Iterator[Controls | None]:
+    """Where control variates are kept until the block ends; None where the strategy has none."""
+    if control_of(strategy, state) is None:
+        yield None
+    elif controls is not None:
+        yield controls
+    elif first > 1:
+        raise ConfigError(
+            f"SCAFFOLD from round {first} without the control variates of the sites",
+            allowed="the `controls` that the rounds before had",
+        )
+    else:
+        with tempfile.TemporaryDirectory(prefix="fedsite-controls-") as folder:
+            yield Controls.create(Path(folder) / "controls", sites, layout.size)
+
+
+def _check(population: Population, first: int, gains: NDArray[np.float32] | None) -> None:
+    if first < 1:
+        raise ConfigError(f"first round {first}", allowed="at least 1")
+    if gains is not None and (gains.shape != (len(population),) or gains.dtype != np.float32):
+        raise ConfigError(
+            f"gains of shape {gains.shape} and type {gains.dtype}", allowed=f"({len(population)},) and float32"
+        )

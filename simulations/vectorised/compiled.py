@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import torch
 
+from fedsite.protocol.errors import ConfigError
 from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.dense import Dense
-from fedsite.simulations.vectorised.executor import site_weights
-from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.executor import Order, finish, fused, site_weights
+from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.randomness import Purpose
-from fedsite.simulations.vectorised.schedule import Chunk, schedule
-from fedsite.simulations.vectorised.sums import Sum, diverged
+from fedsite.simulations.vectorised.schedule import Chunk, Ints, Schedule, schedule
+from fedsite.simulations.vectorised.sums import STEPS, Sum, diverged
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +64,32 @@ class Compiled:
         self._classes = np.asarray(target, np.int64) if classes else np.zeros(0, np.int64)
         self._wanted = np.zeros((0, 1), np.float32) if classes else _floats(target)
 
-    def update(self, weights: Weights, chunk: Chunk, total: Sum) -> None:
-        """Train every site of a chunk from `weights` and add its update to `total`.
+    def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk as ordered and add its update to `total`.
 
         Raises:
             ConfigError: training diverged.
         """
+        plan = schedule(self._job, self._population, chunk)
+        if fused(self._job, order, chunk):
+            counted = site_weights(self._job, self._population, order, chunk)
+            total.counted(counted)
+            self._train(order, chunk, plan, counted, total.total)
+            return
+        found = np.empty((len(chunk.sites), self._layout.size), np.float32)
+        for place in range(len(chunk.sites)):
+            alone, one = chunk.part(slice(place, place + 1)), slice(place, place + 1)
+            own = Schedule(rows=plan.rows[one], counts=plan.counts[one], steps=plan.steps[one])
+            steps = np.zeros(self._layout.size, np.int64)
+            self._train(order, alone, own, np.ones(1, np.int64), steps)
+            found[place] = steps / STEPS
+        finish([torch.from_numpy(found)], self._job, self._population, order, chunk, total)
+
+    def _train(self, order: Order, chunk: Chunk, plan: Schedule, counted: Ints, total: Ints) -> None:
+        """Add the sites' updates, times `counted` [C], to `total` [number]."""
         job, local, privacy = self._job, self._job.local, self._job.privacy
-        plan = schedule(job, self._population, chunk)
-        counted = site_weights(job, self._population, chunk)
-        total.counted(counted)
+        if order.control is not None:
+            raise ConfigError("SCAFFOLD with executor compiled", allowed="batched, vmap or loop")
         rate = job.learning_rate(chunk.round)
         steps = np.arange(plan.counts.shape[1])
         single = np.float32
@@ -82,7 +100,7 @@ class Compiled:
             self._x,
             self._wanted,
             self._classes,
-            self._layout.flat(weights),
+            self._layout.flat(order.weights),
             np.array(self._stack.sizes, np.int64),
             _ACTIVATIONS[self._stack.activation],
             _LOSSES[job.loss],
@@ -94,7 +112,7 @@ class Compiled:
             ),
             randomness.key(job.seed, Purpose.NOISE, chunk.round, chunk.sites[:, None], steps),
             counted,
-            total.total,
+            total,
         )
         if lost:
             raise diverged(chunk.round, rate)

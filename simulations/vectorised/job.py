@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fedsite.models import catalog, vector
 from fedsite.privacy import mechanisms
 from fedsite.protocol.errors import ConfigError
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, RoundPlan
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan
+from fedsite.simulations.vectorised.sums import BOUND
 from fedsite.telemetry.task import read_task
 
 if TYPE_CHECKING:
@@ -50,15 +51,11 @@ class Job:
     loss: str  # a name of models.losses
     local: LocalPlan
     privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
+    protection: ProtectionPlan = field(default_factory=lambda: ProtectionPlan(mode="none"))  # how sums are cut
     epochs: Epochs | None = None
     seed: int = 0  # of cohorts, batches and noise
 
     def __post_init__(self) -> None:
-        if self.privacy.site_level:
-            raise ConfigError(
-                f"privacy {self.privacy.mode} in the vectorised engine",
-                allowed="privacy none or sample: noise in the sum belongs to the sum's own arithmetic",
-            )
         if self.epochs and self.privacy.sample_level:
             raise ConfigError(
                 "epochs with privacy sample",
@@ -79,6 +76,7 @@ class Job:
             loss=task.loss,
             local=plan.local,
             privacy=plan.privacy,
+            protection=plan.protection,
             epochs=epochs,
             seed=plan.seed,
         )
@@ -87,6 +85,11 @@ class Job:
     def private(self) -> bool:
         """Whether every step is clipped and noised."""
         return self.privacy.sample_level
+
+    @property
+    def bound(self) -> float:
+        """Of one coordinate of an update, on its way to the server: nobody can send more."""
+        return self.protection.bound if self.protection.mode == "secagg" else BOUND
 
     def module(self) -> nn.Module:
         """The model with fresh weights; `requires_grad` says what is trained."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsite.simulations.vectorised import randomness
-from fedsite.simulations.vectorised.executor import add_deltas, site_weights
-from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.executor import Order, finish
+from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk, Schedule, schedule
@@ -53,8 +55,10 @@ class _Stack:
     first: list[Tensor]  # momentum, or Adam's first moment
     second: list[Tensor]
     taken: Tensor  # [C] steps that Adam has made
+    drift: list[Tensor]  # SCAFFOLD's c − c_i; empty without it
 
     def tensors(self) -> list[Tensor]:
+        """What a step changes."""
         return [*self.params, *self.first, *self.second, self.taken]
 
     def part(self, pick: slice | Tensor) -> _Stack:
@@ -64,6 +68,7 @@ class _Stack:
             first=[tensor[pick] for tensor in self.first],
             second=[tensor[pick] for tensor in self.second],
             taken=self.taken[pick],
+            drift=[tensor[pick] for tensor in self.drift],
         )
 
 
@@ -80,23 +85,21 @@ class Lockstep:
         self._x = torch.from_numpy(population.x)
         self._y = torch.from_numpy(population.targets(job.loss))
 
-    def update(self, weights: Weights, chunk: Chunk, total: Sum) -> None:
-        """Train every site of a chunk from `weights` and add its update to `total`.
+    def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk as ordered and add its update to `total`.
 
         Raises:
             ConfigError: training diverged.
         """
         plan = schedule(self._job, self._population, chunk)
-        counted = site_weights(self._job, self._population, chunk)
-        total.counted(counted)
-        origin = [torch.tensor(weights[name]).to(self._device) for name in self._layout.names]
-        stack = self._stack(origin, len(chunk.sites))
+        origin = [torch.tensor(order.weights[name]).to(self._device) for name in self._layout.names]
+        stack = self._stack(origin, len(chunk.sites), order.drift(chunk.sites))
         for step in range(int(plan.steps.max())):
             self._step(stack, origin, plan, chunk, step)
         deltas = [param.sub_(old).cpu() for param, old in zip(stack.params, origin, strict=True)]
-        add_deltas(deltas, total.total, counted, self._job, chunk.round)
+        finish(deltas, self._job, self._population, order, chunk, total)
 
-    def _stack(self, origin: list[Tensor], sites: int) -> _Stack:
+    def _stack(self, origin: list[Tensor], sites: int, drift: NDArray[np.float32] | None) -> _Stack:
         local = self._job.local
         params = [old.expand(sites, *old.shape).contiguous() for old in origin]
         adam = local.optimizer == "adam"
@@ -105,7 +108,13 @@ class Lockstep:
             first=[torch.zeros_like(param) for param in params] if adam or local.momentum else [],
             second=[torch.zeros_like(param) for param in params] if adam else [],
             taken=torch.zeros(sites, device=self._device),
+            drift=[] if drift is None else self._parts(torch.from_numpy(drift).to(self._device)),
         )
+
+    def _parts(self, flat: Tensor) -> list[Tensor]:
+        """Each parameter's numbers of stacked flat vectors [C, number]."""
+        pairs = zip(self._slices, self._layout.shapes, strict=True)
+        return [flat[:, part].unflatten(1, shape) if shape else flat[:, part.start] for part, shape in pairs]
 
     def _step(self, stack: _Stack, origin: list[Tensor], plan: Schedule, chunk: Chunk, step: int) -> None:
         active = int((plan.steps > step).sum())
@@ -147,6 +156,8 @@ class Lockstep:
             if local.proximal:
                 for param, old in zip(stack.params, origin, strict=True):
                     param.add_(old, alpha=rate * local.proximal)
+            for param, drift in zip(stack.params, stack.drift, strict=False):  # there are none without SCAFFOLD
+                param.sub_(drift, alpha=rate)
             return
         adam = local.optimizer == "adam"
         into = [torch.zeros_like(param) for param in stack.params] if adam else stack.first

@@ -11,8 +11,8 @@ from torch import Tensor
 from fedsite.models import losses, vector
 from fedsite.privacy import clipping
 from fedsite.simulations.vectorised import randomness
-from fedsite.simulations.vectorised.executor import add_deltas, site_weights
-from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.executor import Order, finish
+from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk, Schedule, schedule
@@ -34,24 +34,30 @@ class Loop:
         self._y = torch.from_numpy(population.targets(job.loss))
         self._layout = Layout.of(self._module)
 
-    def update(self, weights: Weights, chunk: Chunk, total: Sum) -> None:
-        """Train every site of a chunk from `weights` and add its update to `total`.
+    def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk as ordered and add its update to `total`.
 
         Raises:
             ConfigError: training diverged.
         """
         plan = schedule(self._job, self._population, chunk)
-        counted = site_weights(self._job, self._population, chunk)
-        total.counted(counted)
         for place, site in enumerate(chunk.sites.tolist()):
-            vector.load(self._module, weights)
+            alone = chunk.part(slice(place, place + 1))
+            vector.load(self._module, order.weights)
             start = [parameter.detach().clone() for parameter in self._trained]
-            self._train(plan, place, chunk.round, site, start)
+            self._train(plan, place, chunk.round, site, start, self._drift(order, alone))
             pairs = zip(self._trained, start, strict=True)
             deltas = [(parameter.detach() - old)[None] for parameter, old in pairs]
-            add_deltas(deltas, total.total, counted[place : place + 1], self._job, chunk.round)
+            finish(deltas, self._job, self._population, order, alone, total)
 
-    def _train(self, plan: Schedule, place: int, round_number: int, site: int, start: list[Tensor]) -> None:
+    def _drift(self, order: Order, alone: Chunk) -> list[Tensor]:
+        """SCAFFOLD's c − c_i of one site, for each parameter; empty without it."""
+        found = order.drift(alone.sites)
+        return [] if found is None else [torch.from_numpy(part) for part in self._layout.named(found[0]).values()]
+
+    def _train(
+        self, plan: Schedule, place: int, round_number: int, site: int, start: list[Tensor], drift: list[Tensor]
+    ) -> None:
         job, optimizer = self._job, self._optimizer(round_number)
         for step in range(int(plan.steps[place])):
             count = int(plan.counts[place, step])
@@ -64,6 +70,8 @@ class Loop:
                 found = list(self._gradient(rows))
             else:
                 continue
+            if drift:
+                found = [gradient + own for gradient, own in zip(found, drift, strict=True)]
             for parameter, gradient, origin in zip(self._trained, found, start, strict=True):
                 if job.local.proximal:
                     gradient = gradient + job.local.proximal * (parameter.detach() - origin)

@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     BATCH = 2
     SUBSET = 3
     NOISE = 4
+    SUM_NOISE = 5
+    GROUP = 6
 
 
 def key(seed: int, purpose: Purpose, *counters: int | NDArray[np.integer]) -> Keys:

@@ -30,6 +30,11 @@ class Chunk:
 
     round: int
     sites: Ints  # [site] numbers in the population
+    gains: NDArray[np.float32] | None = None  # [site] what updates are multiplied by after clipping; None: by 1
+
+    def part(self, pick: slice) -> Chunk:
+        """Some of the sites."""
+        return Chunk(round=self.round, sites=self.sites[pick], gains=None if self.gains is None else self.gains[pick])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +52,14 @@ class Schedule:
     unit: Ints | None = None
 
 
-def chunks(population: Population, sites: Ints, round_number: int, size: int = CHUNK) -> list[Chunk]:
-    """Cut a cohort; sites of equal samples stay in order.
+def chunks(
+    population: Population,
+    sites: Ints,
+    round_number: int,
+    size: int = CHUNK,
+    gains: NDArray[np.float32] | None = None,
+) -> list[Chunk]:
+    """Cut a cohort; sites of equal samples stay in order. `gains`: of every site of the population.
 
     Raises:
         DataError: a site has no windows.
@@ -61,7 +72,8 @@ def chunks(population: Population, sites: Ints, round_number: int, size: int = C
             next_step="leave such sites out of the population",
         )
     ordered = sites[np.argsort(-counts, kind="stable")]
-    return [Chunk(round=round_number, sites=ordered[start : start + size]) for start in range(0, len(sites), size)]
+    whole = Chunk(round=round_number, sites=ordered, gains=None if gains is None else gains[ordered])
+    return [whole.part(slice(start, start + size)) for start in range(0, len(sites), size)]
 
 
 def shards(population: Population, cut: list[Chunk], workers: int) -> list[list[Chunk]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Final, Protocol
 from fedsite.protocol.errors import ConfigError
 from fedsite.simulations.vectorised import choice
 from fedsite.simulations.vectorised.choice import Chosen
-from fedsite.simulations.vectorised.job import Job, Layout, Weights
+from fedsite.simulations.vectorised.executor import Order
+from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.schedule import Chunk, shards
 from fedsite.simulations.vectorised.sums import Sum
@@ -35,8 +37,8 @@ class Workers(Protocol):
 
     chosen: Chosen
 
-    def train(self, weights: Weights, chunks: list[Chunk]) -> Sum:
-        """The sum of all updates; the same bits however many workers there are.
+    def train(self, order: Order, groups: list[list[Chunk]]) -> Iterator[Sum]:
+        """The sum of each group's updates, one after the other; the same bits however many workers there are.
 
         Raises:
             ConfigError: training diverged.
@@ -69,8 +71,9 @@ class _Here:
         self.chosen = chosen
         self._size = Layout.of(job.module()).size
 
-    def train(self, weights: Weights, chunks: list[Chunk]) -> Sum:
-        return _summed(self.chosen, self._size, weights, chunks)
+    def train(self, order: Order, groups: list[list[Chunk]]) -> Iterator[Sum]:
+        for chunks in groups:
+            yield _summed(self.chosen, self._size, order, chunks)
 
 
 class _Others:
@@ -80,16 +83,23 @@ class _Others:
         self._population = population
         self._count = count
 
-    def train(self, weights: Weights, chunks: list[Chunk]) -> Sum:
-        asked = [
-            self._pool.submit(_work, dict(weights), shard)
-            for shard in shards(self._population, chunks, self._count)
-            if shard
-        ]
-        found = [future.result() for future in asked]
-        for other in found[1:]:
-            found[0].add(other)
-        return found[0]
+    def train(self, order: Order, groups: list[list[Chunk]]) -> Iterator[Sum]:
+        waiting: deque[list[Future[Sum]]] = deque()
+        for chunks in groups:
+            # Few groups in flight: their sums are as large as the model each.
+            if len(waiting) > 2 * self._count:
+                yield _joined(waiting.popleft())
+            asked = shards(self._population, chunks, self._count)
+            waiting.append([self._pool.submit(_work, order, shard) for shard in asked if shard])
+        while waiting:
+            yield _joined(waiting.popleft())
+
+
+def _joined(asked: list[Future[Sum]]) -> Sum:
+    first, *others = (future.result() for future in asked)
+    for other in others:
+        first.add(other)
+    return first
 
 
 @contextmanager
@@ -113,15 +123,15 @@ def _begin(job: Job, folder: Path, wanted: str, device: str) -> None:
     _size = Layout.of(job.module()).size
 
 
-def _work(weights: Weights, chunks: list[Chunk]) -> Sum:
+def _work(order: Order, chunks: list[Chunk]) -> Sum:
     assert _executor is not None
-    return _summed(_executor, _size, weights, chunks)
+    return _summed(_executor, _size, order, chunks)
 
 
-def _summed(chosen: Chosen, size: int, weights: Weights, chunks: list[Chunk]) -> Sum:
+def _summed(chosen: Chosen, size: int, order: Order, chunks: list[Chunk]) -> Sum:
     total = Sum.empty(size)
     for chunk in chunks:
-        chosen.executor.update(weights, chunk, total)
+        chosen.executor.update(order, chunk, total)
     return total
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from fedsite.client.work import rounds as work
-from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.messages import DELTA, WEIGHT
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, RoundPlan, RoundsPlan, SitePrivacyPlan
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, RoundPlan, RoundsPlan
 from fedsite.server.strategies.strategy import Update
 from fedsite.simulations.engine import Scale, simulate
 from fedsite.simulations.material import Material, material
@@ -103,8 +102,3 @@ def test_statistics_are_the_pooled_ones() -> None:
     assert np.abs(given.population.x.mean((0, 1))).max() < 1e-5
     assert np.abs(given.population.x.std((0, 1)) - 1).max() < 1e-4
     assert len(given.population) == 3
-
-
-def test_noise_in_the_sum_is_refused() -> None:
-    with pytest.raises(ConfigError, match="privacy site in the vectorised engine"):
-        material(plan(PrivacyPlan(mode="site", site=SitePrivacyPlan(noise_multiplier=1.0))), {"a": site(0)})

@@ -13,6 +13,7 @@ from fedsite.client.work.train import train
 from fedsite.models import vector
 from fedsite.protocol.errors import ConfigError
 from fedsite.simulations.vectorised import choice, compiled, schedule
+from fedsite.simulations.vectorised.executor import Order
 from fedsite.simulations.vectorised.job import Epochs, Job, Layout
 from fedsite.simulations.vectorised.loop import Loop
 from fedsite.simulations.vectorised.population import Population
@@ -54,7 +55,7 @@ def update(executor: str, work: Job, people: Population, size: int = 3) -> Sum:
     assert chosen.name == executor
     total = Sum.empty(Layout.of(work.module()).size)
     for chunk in schedule.chunks(people, np.arange(len(people)), 2, size=size):
-        chosen.update(weights(work), chunk, total)
+        chosen.update(Order(weights=weights(work)), chunk, total)
     return total
 
 
@@ -84,7 +85,7 @@ def test_the_loop_trains_like_a_real_site(name: str) -> None:
     layout = Layout.of(module)
     wanted = layout.flat(vector.state(module)) - layout.flat(weights(work))
     found = Sum.empty(layout.size)
-    Loop(work, people).update(weights(work), Chunk(round=2, sites=np.array([site])), found)
+    Loop(work, people).update(Order(weights=weights(work)), Chunk(round=2, sites=np.array([site])), found)
     assert np.linalg.norm(found.mean() - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
