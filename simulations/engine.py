@@ -6,6 +6,7 @@ aggregation hands over; the whole cohort is one group unless a strategy compares
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,7 @@ class Scale:
     workers: int = 1  # processes; 1 is this one
     executor: str = AUTO  # a name of vectorised.choice
     device: str = "cpu"
+    backend: str = "local"  # or "ray": its actors, of one machine or many
     evaluate_every: int = 1  # rounds; the last model is always judged
 
     def __post_init__(self) -> None:
@@ -138,7 +140,7 @@ def simulate(
     layout, done = Layout.of(job.module()), []
     with (
         _kept(controls, strategy, state, layout, len(population), first) as held,
-        workers.started(job, population, scale.workers, scale.executor, scale.device) as crew,
+        workers.started(job, population, scale.workers, scale.executor, scale.device, scale.backend) as crew,
     ):
         for number in range(first, first + scale.rounds):
             started = time.perf_counter()
@@ -186,7 +188,7 @@ class _Round:
         compared = isinstance(aggregator, Collected) or self.strategy.single
         cut = groups.groups(self.job, sites, self.number, compared=compared)
         chunks = [schedule.chunks(self.population, own, self.number, gains=gains) for own in cut]
-        control = control_of(self.strategy, state)
+        control = self.strategy.control(state)
         order = Order(
             weights=state.params, control=None if control is None else self.layout.flat(control), controls=held
         )
@@ -199,15 +201,10 @@ class _Round:
             aggregator.add(Update(site=name, delta=delta, weight=float(total.weight), sites=total.sites))
             weight += total.weight
         try:
-            return self.strategy.apply(state, aggregator.result()), weight, "done"
+            found = dataclasses.replace(aggregator.result(), round=self.number)
+            return self.strategy.apply(state, found), weight, "done"
         except PolicyError:
             return state, weight, "too-few"
-
-
-def control_of(strategy: Strategy, state: ServerState) -> Weights | None:
-    """What a strategy sends beside the model (SCAFFOLD's c), or None."""
-    ask = getattr(strategy, "control", None)
-    return ask(state) if ask else None
 
 
 @contextmanager
@@ -215,7 +212,7 @@ def _kept(
     controls: Controls | None, strategy: Strategy, state: ServerState, layout: Layout, sites: int, first: int
 ) -> Iterator[Controls | None]:
     """Where control variates are kept until the block ends; None where the strategy has none."""
-    if control_of(strategy, state) is None:
+    if strategy.control(state) is None:
         yield None
     elif controls is not None:
         yield controls

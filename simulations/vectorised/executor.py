@@ -101,7 +101,7 @@ def _transformed(flat: Tensor, job: Job, order: Order, chunk: Chunk) -> Tensor:
     drift = order.drift(chunk.sites)
     if drift is not None and order.controls is not None:
         pace = job.local.steps * job.learning_rate(chunk.round)
-        order.controls.write(chunk.sites, -drift - flat.numpy() / np.float32(pace))
+        order.controls.write(chunk.sites, np.negative(drift) - (flat / pace).numpy())
     if job.privacy.site_level:
         norms = np.linalg.norm(flat.numpy().astype(np.float64), axis=1)
         factor = clipping.factors(norms, job.privacy.site.clip)

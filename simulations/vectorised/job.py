@@ -136,7 +136,7 @@ class Layout:
     @property
     def size(self) -> int:
         """Numbers in the vector."""
-        return self.slices[-1].stop
+        return int(self.slices[-1].stop)
 
     def flat(self, weights: Weights) -> NDArray[np.float32]:
         """The vector of the named arrays."""

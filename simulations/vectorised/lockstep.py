@@ -114,7 +114,7 @@ class Lockstep:
     def _parts(self, flat: Tensor) -> list[Tensor]:
         """Each parameter's numbers of stacked flat vectors [C, number]."""
         pairs = zip(self._slices, self._layout.shapes, strict=True)
-        return [flat[:, part].unflatten(1, shape) if shape else flat[:, part.start] for part, shape in pairs]
+        return [flat[:, part].reshape(len(flat), *shape) for part, shape in pairs]
 
     def _step(self, stack: _Stack, origin: list[Tensor], plan: Schedule, chunk: Chunk, step: int) -> None:
         active = int((plan.steps > step).sum())

@@ -25,9 +25,10 @@ from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.schedule import Chunk, shards
 from fedsite.simulations.vectorised.sums import Sum
 
-_ONE_THREAD: Final[Mapping[str, str]] = dict.fromkeys(
+ONE_THREAD: Final[Mapping[str, str]] = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
+BACKENDS: Final = ("local", "ray")
 _executor: Chosen | None = None  # of a worker process
 _size = 0
 
@@ -46,20 +47,38 @@ class Workers(Protocol):
 
 
 @contextmanager
-def started(job: Job, population: Population, count: int, wanted: str, device: str) -> Iterator[Workers]:
+def started(
+    job: Job, population: Population, count: int, wanted: str, device: str, backend: str = "local"
+) -> Iterator[Workers]:
     """Workers that are there until the block ends.
 
+    Args:
+        job: what sites do.
+        population: every site's data.
+        count: processes; 1 is this one, unless they are Ray's.
+        wanted: an executor, or "auto".
+        device: cpu or cuda.
+        backend: "local" for processes of this machine, "ray" for Ray's actors.
+
     Raises:
-        ConfigError: no executor can do the job, or no workers are wanted.
+        ConfigError: no executor can do the job, no workers are wanted, or Ray is not there.
     """
     if count < 1:
         raise ConfigError(f"simulation.workers is {count}", allowed="at least 1")
+    if backend not in BACKENDS:
+        raise ConfigError(f"simulation.backend is {backend!r}", allowed=" or ".join(BACKENDS))
     chosen = choice.choose(job, population, wanted, device)
+    if backend == "ray":
+        from fedsite.simulations.vectorised import ray_workers
+
+        with ray_workers.started(job, population, count, chosen, device) as crew:
+            yield crew
+        return
     if count == 1:
         with _single_thread():
             yield _Here(job, chosen)
         return
-    with _mapped(population) as folder, _environment(_ONE_THREAD):
+    with mapped(population) as folder, environment(ONE_THREAD):
         # The parent's choice by name: a worker that could not follow it would otherwise compute something else.
         arguments = (job, folder, chosen.executor.name, device)
         with ProcessPoolExecutor(count, get_context("spawn"), _begin, arguments) as pool:
@@ -73,7 +92,7 @@ class _Here:
 
     def train(self, order: Order, groups: list[list[Chunk]]) -> Iterator[Sum]:
         for chunks in groups:
-            yield _summed(self.chosen, self._size, order, chunks)
+            yield summed(self.chosen, self._size, order, chunks)
 
 
 class _Others:
@@ -103,7 +122,7 @@ def _joined(asked: list[Future[Sum]]) -> Sum:
 
 
 @contextmanager
-def _mapped(population: Population) -> Iterator[Path]:
+def mapped(population: Population) -> Iterator[Path]:
     """A folder that other processes can map the population from."""
     if population.folder:
         yield population.folder
@@ -125,10 +144,15 @@ def _begin(job: Job, folder: Path, wanted: str, device: str) -> None:
 
 def _work(order: Order, chunks: list[Chunk]) -> Sum:
     assert _executor is not None
-    return _summed(_executor, _size, order, chunks)
+    return summed(_executor, _size, order, chunks)
 
 
-def _summed(chosen: Chosen, size: int, order: Order, chunks: list[Chunk]) -> Sum:
+def summed(chosen: Chosen, size: int, order: Order, chunks: list[Chunk]) -> Sum:
+    """Train chunks one after the other, here.
+
+    Raises:
+        ConfigError: training diverged.
+    """
     total = Sum.empty(size)
     for chunk in chunks:
         chosen.executor.update(order, chunk, total)
@@ -148,7 +172,7 @@ def _single_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+def environment(wanted: Mapping[str, str]) -> Iterator[None]:
     """What processes started inside the block inherit: libraries read it when they are loaded."""
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
