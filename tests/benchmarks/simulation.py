@@ -1,9 +1,9 @@
 """How long a round of simulation takes: the vectorised engine's executors against a plain loop, interleaved.
 
 FedAvg, population 1,000, cohort 100, 50 windows a site, batches of 10, one local epoch: 500 site steps a round. `ae` is
-a dense autoencoder 64-192-64-192-64 (49,664 parameters, mean squared error); `dp` the same with every step private. The
-loop keeps one model and takes the same batches. A round starts from the same weights for all,
-and must end with the same ones.
+a dense autoencoder 64-192-64-192-64 (49,664 parameters, mean squared error); `dp` the same with every step private,
+beside Opacus in a loop. The plain loop keeps one model and takes the same batches. A round starts from the same weights
+for all, and must end with the same ones.
 
     python tests/benchmarks/simulation.py [--work ae dp] [--rounds 7]   a table
     python tests/benchmarks/simulation.py --json   one document on the last line
@@ -27,8 +27,10 @@ import torch
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan
 from fedsite.simulations.vectorised import choice, randomness, schedule
+from fedsite.simulations.vectorised.executor import Order
 from fedsite.simulations.vectorised.job import Epochs, Job, Layout
 from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.sums import Sum
 
 SITES, WINDOWS, WIDTH, COHORT, BATCH = 1000, 50, 64, 100, 10
@@ -68,7 +70,7 @@ def vectorised(job: Job, population: Population, executor: str) -> Callable[[int
     def run(number: int) -> Mean:
         total = Sum.empty(size)
         for chunk in schedule.chunks(population, randomness.cohort(job.seed, number, SITES, COHORT), number):
-            chosen.update(weights, chunk, total)
+            chosen.update(Order(weights=weights), chunk, total)
         return total.mean()
 
     return run
@@ -104,11 +106,59 @@ def plain(job: Job, population: Population) -> Callable[[int], Mean]:
     return run
 
 
+def opacus(job: Job, population: Population) -> Callable[[int], Mean]:
+    """A private loop as Opacus has it: per-sample gradients by its hooks, clipped, summed; the engine's noise."""
+    from opacus import GradSampleModule
+
+    module = GradSampleModule(job.module(), loss_reduction="sum")
+    parameters = list(module.parameters())
+    start = [parameter.detach().clone() for parameter in parameters]
+    layout, x, privacy = Layout.of(job.module()), torch.from_numpy(population.x), job.privacy
+    rate = job.local.learning_rate
+
+    def run(number: int) -> Mean:
+        total = np.zeros(layout.size)
+        cohort = randomness.cohort(job.seed, number, SITES, COHORT)
+        for chunk in schedule.chunks(population, cohort, number):
+            plan = schedule.schedule(job, population, chunk)
+            for place, site in enumerate(chunk.sites.tolist()):
+                with torch.no_grad():
+                    for parameter, origin in zip(parameters, start, strict=True):
+                        parameter.copy_(origin)
+                for step in range(int(plan.steps[place])):
+                    key = randomness.key(job.seed, Purpose.NOISE, number, site, step)[0]
+                    found = job.deviation(layout.size) * randomness.normal(np.array(key), layout.size)
+                    if count := int(plan.counts[place, step]):
+                        batch = x[plan.rows[place, step, :count]]
+                        module.zero_grad(set_to_none=True)
+                        torch.nn.functional.mse_loss(module(batch), batch, reduction="none").mean(
+                            (1, 2)
+                        ).sum().backward()
+                        rows = [parameter.grad_sample for parameter in parameters]  # type: ignore[attr-defined]
+                        norms = torch.stack([row.flatten(1).norm(2, 1) for row in rows], 1).norm(2, 1)
+                        scale = (privacy.clip / norms).clamp(max=1.0)
+                        found = (
+                            found + torch.cat([torch.einsum("n,n...", scale, row).flatten() for row in rows]).numpy()
+                        )
+                    with torch.no_grad():
+                        for parameter, part in zip(
+                            parameters, layout.named(found / privacy.batch).values(), strict=True
+                        ):
+                            parameter.sub_(torch.from_numpy(part).float(), alpha=rate)
+                moved = [(parameter - origin).flatten() for parameter, origin in zip(parameters, start, strict=True)]
+                total += torch.cat(moved).detach().double().numpy()
+        return total / COHORT
+
+    return run
+
+
 def measure(job: Job, population: Population, rounds: int) -> dict[str, Any]:
     """Medians of wall and CPU seconds by executor, rounds of all of them taking turns."""
     ways: dict[str, Callable[[int], Mean]] = {}
     if not job.private:
         ways["plain loop"] = plain(job, population)
+    else:
+        ways["Opacus loop"] = opacus(job, population)
     for executor in choice.NAMES[::-1]:
         if job.private and executor == "loop":
             continue  # a gradient for each window: minutes, and the tests compare it

@@ -1,9 +1,9 @@
 """A round of simulation beside pfl-research 0.6.0 and Flower on Ray: same arrays, same batches, rounds taking turns.
 
 FedAvg, population 1,000, cohort 100, 50 windows a site, batches of 10, one local epoch. `ae` is a dense autoencoder
-64-192-64-192-64, `cnn` two 3 x 3 convolutions with pooling and 1568-128-10 on 28 x 28. Every contestant is a process of
-its own, in an environment of its own, alive for the whole measurement and idle unless it is its turn; processes keep one
-thread each. All of them must end with the same model.
+64-192-64-192-64, `cnn` two 3 x 3 convolutions with pooling and 1568-128-10 on 28 x 28. Every contestant is a process
+of its own, in an environment of its own, alive for the whole measurement and idle unless it is its turn; processes keep
+one thread each. All of them must end with the same model.
 
     python tests/benchmarks/simulation_peers.py [--work ae cnn] [--rounds 7]   a table
     python tests/benchmarks/simulation_peers.py --json   one document on the last line

@@ -1,4 +1,4 @@
-"""pfl-research 0.6.0 as a contestant: its own FederatedAveraging, SimulatedBackend and PyTorchModel, one resident model.
+"""pfl-research 0.6.0 as a contestant: its FederatedAveraging, SimulatedBackend and PyTorchModel, one resident model.
 
     python pfl_peer.py FOLDER --end FILE [--rank R --of N --port P]
 

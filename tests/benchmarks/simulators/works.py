@@ -1,9 +1,9 @@
 """What every simulator of the comparison trains, from one folder of arrays: imports nothing but NumPy and torch.
 
-Folder: `x.npy` [window, ...] float32, `y.npy` [window] int64 or empty, `rows.npy` [round, site of the cohort, window] the
-windows of a site in the order of its batches, `start.npz` the initial weights by place, `work.json` model, batch and rate.
-A contestant is a process: for each line `go` on its standard input it does one more round and answers with one line of
-JSON; at the end of input it writes the model to the file that `--end` names.
+Folder: `x.npy` [window, ...] float32, `y.npy` [window] int64 or empty, `rows.npy` [round, site of the cohort, window]
+the windows of a site in the order of its batches, `start.npz` the initial weights by place, `work.json` model, batch,
+rate. A contestant is a process: for each line `go` on its standard input it does one more round and answers with one
+line of JSON; at the end of input it writes the model to the file that `--end` names.
 """
 
 from __future__ import annotations
