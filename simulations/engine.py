@@ -31,6 +31,7 @@ from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.schedule import Ints
 from fedsite.simulations.vectorised.workers import Workers
 
+Outcome = Literal["done", "nobody", "too-few"]
 Judge = Callable[[Weights], float | None]
 Present = Callable[[int, Ints], Ints]  # of a round's number and the sites drawn: those whose update arrives
 
@@ -63,8 +64,8 @@ class Round:
     weight: int  # windows of these sites, or their number where windows are private
     seconds: float  # wall, of training and aggregation
     metric: float | None  # of the model that came out; None where it was not judged
-    outcome: Literal["done", "nobody", "too-few"] = "done"  # else no update arrived, or fewer than the strategy needs:
-    # the model is the one before
+    # Where no update arrived, or fewer than the strategy needs, the model stays the one before.
+    outcome: Outcome = "done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,7 @@ class _Round:
 
     def run(
         self, crew: Workers, state: ServerState, sites: Ints, gains: NDArray[np.float32] | None, held: Controls | None
-    ) -> tuple[ServerState, int, Literal["done", "nobody", "too-few"]]:
+    ) -> tuple[ServerState, int, Outcome]:
         """The state after the round, and the weight of what arrived."""
         if not len(sites):
             return state, 0, "nobody"

@@ -13,10 +13,11 @@ from fedsite.server.rounds import evaluation
 from fedsite.server.rounds.evaluation import STATISTICS, Total
 from fedsite.server.strategies import registry
 from fedsite.server.strategies.strategy import Strategy
-from fedsite.simulations import baselines
-from fedsite.simulations.vectorised.job import Epochs, Job, Weights
+from fedsite.simulations.judging import Judge
+from fedsite.simulations.populations.sites import Sites
+from fedsite.simulations.vectorised.job import Epochs, Job
 from fedsite.simulations.vectorised.population import Population
-from fedsite.telemetry.dataset import SiteData
+from fedsite.telemetry.dataset import SiteData, Windows
 from fedsite.telemetry.statistics import Normalisation
 from fedsite.telemetry.task import Task, read_task
 
@@ -33,10 +34,11 @@ class Material:
     population: Population
     strategy: Strategy
     normalisation: Normalisation
+    judge: Judge  # the exact metric of a model on all holdouts: the researcher's own, without noise
 
-    def judge(self, weights: Weights) -> float | None:
-        """The exact metric of a model on all holdouts together: the researcher's own, without noise."""
-        return baselines.judge(self.plan, self.sites, weights, self.normalisation)
+    def scaled(self, windows: Windows) -> Windows:
+        """Windows as the model takes them."""
+        return scaled(windows, read_task(self.plan.task), self.normalisation)
 
 
 def material(plan: RoundPlan, sites: Mapping[str, SiteData], *, epochs: Epochs | None = None) -> Material:
@@ -49,13 +51,18 @@ def material(plan: RoundPlan, sites: Mapping[str, SiteData], *, epochs: Epochs |
     task = read_task(plan.task)
     job = Job.of(plan, epochs=epochs)
     found = _normalisation(plan, task, sites)
+    if isinstance(sites, Sites):
+        population = sites.population(lambda windows: scaled(windows, task, found))
+    else:
+        population = Population.of([scaled(data.train, task, found) for data in sites.values()])
     return Material(
         plan=plan,
         sites=sites,
         job=job,
-        population=Population.of([scaled(data.train, task, found) for data in sites.values()]),
+        population=population,
         strategy=registry.build(plan.strategy.name, plan.strategy.options, local=plan.local, sites=len(sites)),
         normalisation=found,
+        judge=Judge(plan, sites, found),
     )
 
 

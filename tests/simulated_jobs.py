@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, SitePrivacyPlan
 from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.job import Epochs, Job, Weights
 from fedsite.simulations.vectorised.population import Population
@@ -16,6 +17,9 @@ from fedsite.simulations.vectorised.randomness import Purpose
 TIME, FEATURES = 2, 3
 PRIVATE = PrivacyPlan(mode="sample", clip=0.5, batch=3.0, noise_multiplier=0.7)
 ENTITY = PrivacyPlan(mode="sample", clip=0.5, batch=3.0, noise_multiplier=0.7, unit="entity")
+
+SUMS = PrivacyPlan(mode="site", site=SitePrivacyPlan(clip=0.3, noise_multiplier=0.8))
+BOTH = PrivacyPlan(mode="both", clip=0.5, batch=3.0, noise_multiplier=0.7, site=SUMS.site)
 
 
 def population(target: str, sizes: tuple[int, ...] = (17, 5, 29, 12, 20)) -> Population:
@@ -59,6 +63,11 @@ def job(
         epochs=epochs,
         seed=3,
     )
+
+
+def secured(privacy: PrivacyPlan = SUMS, *, groups: int = 1, **options: Any) -> Job:
+    """The same under secure aggregation, with noise in the sums."""
+    return dataclasses.replace(job(privacy=privacy, **options), protection=ProtectionPlan(groups=groups))
 
 
 class Drawn:

@@ -8,6 +8,7 @@ Source: SCAFFOLD, Karimireddy et al. 2020 (arXiv:1910.06378), algorithm 1, line 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -89,7 +90,7 @@ def finish(deltas: list[Tensor], job: Job, population: Population, order: Order,
     total.counted(weights)
     if not fused(job, order, chunk):
         flat = deltas[0].flatten(1) if len(deltas) == 1 else torch.cat([delta.flatten(1) for delta in deltas], 1)
-        _checked(flat, job, chunk.round)
+        _checked(flat, job, chunk.round, math.inf if job.privacy.site_level else BOUND)
         deltas = [_transformed(flat, job, order, chunk)]
     add_deltas(deltas, total.total, weights, job, chunk.round)
 
@@ -112,8 +113,8 @@ def _transformed(flat: Tensor, job: Job, order: Order, chunk: Chunk) -> Tensor:
     return flat
 
 
-def _checked(delta: Tensor, job: Job, round_number: int) -> float:
-    """The largest coordinate of some updates.
+def _checked(delta: Tensor, job: Job, round_number: int, bound: float = BOUND) -> float:
+    """The largest coordinate of some updates, which is below `bound`.
 
     Raises:
         ConfigError: it is not finite, or out of bounds.
@@ -121,7 +122,7 @@ def _checked(delta: Tensor, job: Job, round_number: int) -> float:
     import torch
 
     low, high = (float(value) for value in torch.aminmax(delta))
-    if not (low > -BOUND and high < BOUND):  # NaN fails both
+    if not (low > -bound and high < bound):  # NaN fails both
         raise diverged(round_number, job.learning_rate(round_number))
     return max(-low, high)
 

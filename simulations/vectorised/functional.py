@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedsite.models import losses
+from fedsite.models import losses, vector
 from fedsite.simulations.vectorised.batched import limits
-from fedsite.simulations.vectorised.job import Job, Layout
+from fedsite.simulations.vectorised.executor import Order
+from fedsite.simulations.vectorised.job import Job, Layout, Weights
 from fedsite.simulations.vectorised.lockstep import Batch, Lockstep
 from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.schedule import Chunk
+from fedsite.simulations.vectorised.sums import Sum
 
 _NUMBERS: Final = 1 << 24  # per-window gradient numbers held at once (64 MiB)
 
@@ -27,7 +30,17 @@ class Functional(Lockstep):
     name: ClassVar[str] = "vmap"
 
     def __init__(self, job: Job, population: Population, device: str = "cpu") -> None:
-        super().__init__(job, population, TracedGradients(job, device), device)
+        self._traced = TracedGradients(job, device)
+        super().__init__(job, population, self._traced, device)
+
+    def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
+        """Train every site of a chunk as ordered and add its update to `total`.
+
+        Raises:
+            ConfigError: training diverged.
+        """
+        self._traced.load(order.weights)
+        super().update(order, chunk, total)
 
     def probe(self) -> None:
         """Make one gradient for two sites: whether a model can be traced is known by trying.
@@ -49,13 +62,18 @@ class TracedGradients:
     """Gradients of stacked copies of one module."""
 
     def __init__(self, job: Job, device: str = "cpu") -> None:
-        module = job.module().to(device)
+        module = self._module = job.module().to(device)
         self._names = Layout.of(module).names
         self._clip = job.privacy.clip if job.private else None
         value = _value(module, self._names, losses.loss_function(job.loss))
         each = grad(value)
         self._sites = vmap(each)
         self._windows = vmap(vmap(each, in_dims=(None, 0, 0, 0)))
+
+    def load(self, weights: Weights) -> None:
+        """Take the weights that are not trained, which are the same at every site."""
+        if len(self._names) < len(weights):
+            vector.load(self._module, weights)
 
     def push(self, params: list[Tensor], batch: Batch, into: list[Tensor], beta: float, alpha: float) -> None:
         """into ← beta · into + alpha · gradient, where `into` may be `params`."""

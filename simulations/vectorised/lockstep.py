@@ -101,7 +101,8 @@ class Lockstep:
 
     def _stack(self, origin: list[Tensor], sites: int, drift: NDArray[np.float32] | None) -> _Stack:
         local = self._job.local
-        params = [old.expand(sites, *old.shape).contiguous() for old in origin]
+        # One site: `contiguous` would be the origin itself, which must stay as it is.
+        params = [old.expand(sites, *old.shape).clone(memory_format=torch.contiguous_format) for old in origin]
         adam = local.optimizer == "adam"
         return _Stack(
             params=params,
