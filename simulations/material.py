@@ -18,7 +18,7 @@ from fedsite.simulations.populations.sites import Sites
 from fedsite.simulations.vectorised.job import Epochs, Job
 from fedsite.simulations.vectorised.population import Population
 from fedsite.telemetry.dataset import SiteData, Windows
-from fedsite.telemetry.statistics import Normalisation
+from fedsite.telemetry.statistics import Normalisation, unit_bound
 from fedsite.telemetry.task import Task, read_task
 
 _STATISTICS = 0x57A7  # keeps the noise of statistics apart from other seeded streams of a run
@@ -73,4 +73,9 @@ def _normalisation(plan: RoundPlan, task: Task, sites: Mapping[str, SiteData]) -
     for place, data in enumerate(sites.values()):
         total.add(work.statistics(plan, data, SeededSource((plan.seed, _STATISTICS, place)), simulated=True))
     noise = plan.privacy.statistics_noise * evaluation.spread(plan, total.count)
+    if plan.privacy.site_level:  # it comes with the sum, not with what a site computes
+        source = SeededSource((plan.seed, _STATISTICS, len(sites)))
+        deviation = noise * unit_bound(len(task.feature_names))
+        drawn = {name: deviation * source.normal(value.size) for name, value in total.sums.items()}
+        total.add({STATISTICS + name: value for name, value in drawn.items()}, sites=0)
     return evaluation.normalisation(task, total, noise)
