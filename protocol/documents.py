@@ -71,7 +71,15 @@ def document(data: bytes, schema: str, *, limit: int = 8 << 20) -> dict[str, Any
     Raises:
         DocumentError: as `parse`, or another schema; an unknown major version says to upgrade.
     """
-    value = parse(data, limit=limit)
+    return object_of(parse(data, limit=limit), schema)
+
+
+def object_of(value: Any, schema: str) -> dict[str, Any]:
+    """A decoded value as an object of a schema.
+
+    Raises:
+        DocumentError: no object, or another schema; an unknown major version says to upgrade.
+    """
     if not isinstance(value, dict):
         found = _TYPE_NAMES.get(type(value), "a value")
         raise DocumentError(f"document is {found}", allowed=f"an object with schema {schema}")

@@ -23,6 +23,7 @@ Purpose = Literal["statistics", "train", "evaluate", "calibrate"]  # what a sum 
 DELTA: Final = "delta/"  # begins the name of a trained parameter's update
 WEIGHT: Final = "weight"  # windows that an update counts for, 1 where their number is private
 LOSS: Final = "loss"  # of training
+CONTROL: Final = "control"  # blob and body of `train` where sites correct their steps (SCAFFOLD)
 NEXT: Final = "next"  # blob and body that ask for the keys of a sum to come
 Kind = Literal[
     "prepare",
@@ -44,7 +45,8 @@ class Header:
     """Clear part of an instruction.
 
     Blobs by kind — prepare: `plan`; statistics: none; train, evaluate: `model`; calibrate: `graph` (ONNX); install:
-    none (the site downloads the release it names in `body`); finish: none.
+    none (the site downloads the release it names in `body`); finish: none. In a run with control variates train brings
+    `control` too, and in `body` under the same name the last round whose update of this site is in both (0: none).
 
     Under secure aggregation the four kinds that are a `Purpose` are the mask stage of a sum and bring `secagg`
     (protocol.secagg.wire) too; advertise, share, confirm and unmask are its other stages and name it in `purpose`. Any

@@ -8,13 +8,25 @@ from typing import Any, Final, Literal
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError
+from fedsite.protocol.plan_privacy import (
+    SITE,
+    SMALL_NOISES,
+    PrivacyMode,
+    PrivacyPlan,
+    SitePrivacyPlan,
+    check_range,
+)
 from fedsite.protocol.secagg.manifest import SITES_MAX, Terms
 
+__all__ = [
+    "CONTROLLED", "SCHEMA", "SITE", "SMALL_NOISES", "CostPlan", "LocalPlan", "ModelPlan", "PrivacyMode", "PrivacyPlan",
+    "ProtectionPlan", "ReleasePlan", "RoundPlan", "RoundsPlan", "SitePrivacyPlan", "StrategyPlan",
+]  # fmt: skip
+
 SCHEMA: Final = "fedsite.plan/1"
-SITE: Final = "site"  # the unit of noise in sums
+CONTROLLED: Final = "fedsite.plan/2"  # of plans with `strategy.control`: earlier releases would leave it out
 LONGEST_S: Final = 14 * 86_400  # of a round: its messages may be carried by people
 _OF_ONE_RUN: Final = ("run_id", "created", "seed", "cost")
-SMALL_NOISES: Final = ("statistics_noise", "evaluation_noise", "calibration_noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,112 +43,17 @@ class LocalPlan:
     learning_rate_decay: float = 1.0  # learning rate of round r is learning_rate * decay^(r-1)
 
     def __post_init__(self) -> None:
-        _range("steps", self.steps, 1, 1_000_000)
-        _range("sampling_rate", self.sampling_rate, 1e-9, 1.0)
-        _range("learning_rate", self.learning_rate, 0.0, 1e3)
-        _range("momentum", self.momentum, 0.0, 0.9999)
-        _range("weight_decay", self.weight_decay, 0.0, 1e3)
-        _range("proximal", self.proximal, 0.0, 1e6)
-        _range("learning_rate_decay", self.learning_rate_decay, 0.01, 1.0)
+        check_range("steps", self.steps, 1, 1_000_000)
+        check_range("sampling_rate", self.sampling_rate, 1e-9, 1.0)
+        check_range("learning_rate", self.learning_rate, 0.0, 1e3)
+        check_range("momentum", self.momentum, 0.0, 0.9999)
+        check_range("weight_decay", self.weight_decay, 0.0, 1e3)
+        check_range("proximal", self.proximal, 0.0, 1e6)
+        check_range("learning_rate_decay", self.learning_rate_decay, 0.01, 1.0)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SitePrivacyPlan:
-    """Noise in the sum over the sites: the unit is a whole site, its update clipped as one vector.
-
-    Neighbouring inputs differ in one site's values, which are zero in one of them; who takes part is public. The claim
-    holds against everybody who sees what is released, together with `protection.terms.colluding` sites.
-    """
-
-    epsilon: float | None = None  # target for the whole run
-    delta: float = 1e-5
-    adjacency: Literal["zero-out"] = "zero-out"
-    clip: float = 1.0  # C, L2 norm of one site's whole update
-    noise_multiplier: float = 0.0  # σ of the noise in the sum over `clip`, solved from epsilon when the plan is made
-    mechanism: Literal["skellam", "discrete-gaussian"] = "skellam"
-
-    def __post_init__(self) -> None:
-        if self.epsilon is not None:
-            _range("epsilon", self.epsilon, 1e-6, 1e6)
-        _range("delta", self.delta, 1e-15, 0.1)
-        _range("clip", self.clip, 1e-9, 1e9)
-        _range("noise_multiplier", self.noise_multiplier, 0.0, 1e9)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyMode:
-    """Which noise a run has, in a plan and in the settings it is made of."""
-
-    mode: Literal["none", "sample", "site", "both"]
-
-    @property
-    def sample_level(self) -> bool:
-        """Whether each site noises what it releases by itself."""
-        return self.mode in ("sample", "both")
-
-    @property
-    def site_level(self) -> bool:
-        """Whether every released sum holds noise of all sites."""
-        return self.mode in ("site", "both")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyPlan(PrivacyMode):
-    """Differential privacy, docs/privacy.md: at each site (`sample`), in the sum (`site`), or both. `none` has no ε.
-
-    With `sample` every release of a site is one Gaussian mechanism; a noise multiplier is the noise's standard
-    deviation divided by the L2 sensitivity of what it hides, `epsilon` the composition of all of them over the whole
-    run. With `site` the multipliers of statistics, evaluation and calibration are those of noise in the sum, a site
-    being one unit; with `both` these are not asked. The two are two claims, never one.
-    """
-
-    mode: Literal["none", "sample", "site", "both"] = "none"
-    unit: Literal["window", "entity"] = "window"  # one record: a window, or all windows of one entity
-    adjacency: Literal["add-remove"] = "add-remove"
-    epsilon: float | None = None  # target for the whole run
-    delta: float = 1e-5
-    clip: float = 1.0  # clipping norm of one unit's gradient
-    batch: float = 64.0  # divides a step's noised sum: public, because a site's own number of records is private
-    noise_multiplier: float = 0.0  # DP-SGD, solved from epsilon when the plan is made
-    statistics_noise: float = 0.0  # of the normalisation statistics; 0: schema ranges are used, no data read
-    evaluation_noise: float = 0.0  # of one evaluation; 0: no evaluation on private holdouts
-    calibration_noise: float = 0.0  # of the int8 calibration histograms; 0: ranges from the weights and schema
-    accountant: Literal["prv", "rdp"] = "prv"
-    site: SitePrivacyPlan = field(default_factory=SitePrivacyPlan)
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """What the run's claims protect, one for each."""
-        return ((self.unit,) if self.sample_level else ()) + ((SITE,) if self.site_level else ())
-
-    def claim(self, unit: str) -> PrivacyPlan | SitePrivacyPlan:
-        """Where ε and δ of the claim for one of `units` stand."""
-        return self.site if unit == SITE else self
-
-    def __post_init__(self) -> None:
-        _range("delta", self.delta, 1e-15, 0.1)
-        _range("clip", self.clip, 1e-9, 1e9)
-        _range("batch", self.batch, 1e-3, 1e9)
-        if self.epsilon is not None:
-            _range("epsilon", self.epsilon, 1e-6, 1e6)
-        _range("noise_multiplier", self.noise_multiplier, 0.0, 1e9)
-        for name in SMALL_NOISES:
-            _range(name, getattr(self, name), 0.0, 1e9)
-            if self.mode == "both" and getattr(self, name) > 0:
-                raise DocumentError(
-                    f"{name} is {getattr(self, name)} with privacy.mode both",
-                    allowed="0: one release would need noise for two claims at once",
-                    next_step="privacy=sample or privacy=site, whose statistics, evaluation and calibration have noise",
-                )
-        if self.sample_level and not self.noise_multiplier > 0:
-            raise DocumentError(
-                f"noise_multiplier is {self.noise_multiplier}", allowed=f"above 0 when privacy.mode is {self.mode}"
-            )
-        if self.site_level and not self.site.noise_multiplier > 0:
-            raise DocumentError(
-                f"site.noise_multiplier is {self.site.noise_multiplier}",
-                allowed=f"above 0 when privacy.mode is {self.mode}",
-            )
+    def rate(self, round_number: int) -> float:
+        """The learning rate of a round, from 1."""
+        return self.learning_rate * self.learning_rate_decay ** (round_number - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,15 +70,15 @@ class RoundsPlan:
     patience: int = 3  # abandoned rounds in a row that end the run
 
     def __post_init__(self) -> None:
-        _range("count", self.count, 1, 100_000)
-        _range("minimum", self.minimum, 1, 1_000_000)
+        check_range("count", self.count, 1, 100_000)
+        check_range("minimum", self.minimum, 1, 1_000_000)
         if self.goal is not None and self.goal < self.minimum:
             raise DocumentError(f"goal is {self.goal}", allowed=f"at least rounds.minimum ({self.minimum})")
-        _range("over_select", self.over_select, 1.0, 10.0)
-        _range("deadline_s", self.deadline_s, 0.1, LONGEST_S)
-        _range("wait_s", self.wait_s, 0, LONGEST_S)
-        _range("evaluate_every", self.evaluate_every, 1, 100_000)
-        _range("patience", self.patience, 1, 1_000)
+        check_range("over_select", self.over_select, 1.0, 10.0)
+        check_range("deadline_s", self.deadline_s, 0.1, LONGEST_S)
+        check_range("wait_s", self.wait_s, 0, LONGEST_S)
+        check_range("evaluate_every", self.evaluate_every, 1, 100_000)
+        check_range("patience", self.patience, 1, 1_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,12 +99,12 @@ class ProtectionPlan:
     retries: int = 1  # times a sum that nobody has opened yet is tried again, with fresh keys
 
     def __post_init__(self) -> None:
-        _range("sites", self.sites, self.terms.min_cohort, SITES_MAX)
-        _range("examples_max", self.examples_max, 1, 1 << 16)
-        _range("bound", self.bound, 1e-9, 1e9)
-        _range("groups", self.groups, 1, 1000)
-        _range("stage_s", self.stage_s, 0.1, 86_400)
-        _range("retries", self.retries, 0, 10)
+        check_range("sites", self.sites, self.terms.min_cohort, SITES_MAX)
+        check_range("examples_max", self.examples_max, 1, 1 << 16)
+        check_range("bound", self.bound, 1e-9, 1e9)
+        check_range("groups", self.groups, 1, 1000)
+        check_range("stage_s", self.stage_s, 0.1, 86_400)
+        check_range("retries", self.retries, 0, 10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +113,7 @@ class StrategyPlan:
 
     name: str = "fedavg"
     options: dict[str, float] = field(default_factory=dict)
+    control: bool = False  # SCAFFOLD: sites correct their steps by control variates, and keep one each for the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +149,7 @@ class CostPlan:
 class RoundPlan:
     """One federated run, as both ends validate it."""
 
-    schema: Literal["fedsite.plan/1"] = SCHEMA
+    schema: Literal["fedsite.plan/1", "fedsite.plan/2"] = SCHEMA
     federation: str  # federation id, hex
     run_id: str  # ULID
     created: str  # RFC 3339, UTC
@@ -253,6 +171,13 @@ class RoundPlan:
                 allowed="protection=secagg: noise that sites add in parts is enough in their sum only",
                 next_step="protection=secagg, or privacy=sample, whose noise each site adds by itself",
             )
+        if self.schema != (CONTROLLED if self.strategy.control else SCHEMA):
+            raise DocumentError(
+                f"schema {self.schema} with strategy.control {self.strategy.control}",
+                allowed=f"{CONTROLLED} with control variates, {SCHEMA} without",
+            )
+        if self.strategy.control:
+            self._check_control()
 
     @classmethod
     def parse(cls, data: bytes) -> RoundPlan:
@@ -261,16 +186,30 @@ class RoundPlan:
         Raises:
             DocumentError: not a document of this schema, or a value out of range.
         """
-        return shape.read(cls, documents.document(data, SCHEMA))
+        value = documents.parse(data)
+        controlled = isinstance(value, dict) and value.get("schema") == CONTROLLED
+        return shape.read(cls, documents.object_of(value, CONTROLLED if controlled else SCHEMA))
 
     def encode(self) -> bytes:
         """The canonical bytes."""
-        return documents.canonical(shape.plain(self))
+        return documents.canonical(self.plain())
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON value. Without control variates it is the one that earlier releases write and read."""
+        value: dict[str, Any] = shape.plain(self)
+        if not self.strategy.control:
+            del value["strategy"]["control"]
+        return value
+
+    @property
+    def weighted(self) -> bool:
+        """Whether sites count by their windows; else each counts the same."""
+        return self.privacy.mode == "none" and not self.strategy.control
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the canonical bytes, hex."""
-        return documents.digest(shape.plain(self))
+        return documents.digest(self.plain())
 
     @cached_property
     def recipe(self) -> str:
@@ -279,7 +218,7 @@ class RoundPlan:
         Left out are the run's id and time, its seed with the start weights made from it, and `cost`: a site works out
         by itself what it is charged.
         """
-        kept = {name: value for name, value in shape.plain(self).items() if name not in _OF_ONE_RUN}
+        kept = {name: value for name, value in self.plain().items() if name not in _OF_ONE_RUN}
         kept["model"] = {name: value for name, value in kept["model"].items() if name != "init_hash"}
         return documents.digest(kept)
 
@@ -293,7 +232,21 @@ class RoundPlan:
         """The task's name, for people."""
         return str(self.task.get("name", ""))
 
-
-def _range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise DocumentError(f"{name} is {value}", allowed=f"{low} to {high}")
+    def _check_control(self) -> None:
+        """Control variates follow from updates only where these are sums of plain steps, seen whole."""
+        local, name = self.local, self.strategy.name
+        if local.optimizer != "sgd" or local.momentum:
+            what = f"optimizer {local.optimizer}" if local.optimizer != "sgd" else f"momentum {local.momentum:g}"
+            raise DocumentError(
+                f"strategy {name} with {what}",
+                allowed="plain SGD: a control variate is the mean of the gradients that an update is made of",
+                next_step="local.optimizer=sgd local.momentum=0, and a local.learning_rate for it",
+            )
+        if not local.learning_rate > 0:
+            raise DocumentError(f"strategy {name} with learning rate {local.learning_rate:g}", allowed="above 0")
+        if self.privacy.site_level:
+            raise DocumentError(
+                f"strategy {name} with privacy {self.privacy.mode}",
+                allowed="privacy none or sample: clipped whole and noised, an update is no sum of gradients",
+                next_step=f"privacy=sample with strategy={name}, or strategy=fedavg",
+            )

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
 from fedsite.server.plans.promises import PrivacySettings, ProtectionSettings
+from fedsite.server.strategies import registry
 
 CONFIG_MODULE = "fedsite.conf"
 ROOT = "launch"
@@ -69,6 +70,7 @@ class StrategySettings:
 
     name: str
     options: dict[str, float] = field(default_factory=dict)
+    local: LocalSettings = field(default_factory=LocalSettings)  # what it needs of the sites; `local.…` is laid over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +179,8 @@ def _check(schema: Schema[T], override: str, known: Any) -> str:
     if not separator or not key or key.startswith(("+", "~")):
         raise ConfigError(f"argument {override!r}", allowed="key=value", next_step=schema.help)
     if key in schema.groups:
+        if key == "strategy" and value in registry.installed():
+            return f"strategy.name={_quoted(value)}"  # a package's, which has no file in conf/
         if value not in choices(key):
             raise ConfigError(f"{key}={value}", allowed=shape.nearest(value, choices(key)), next_step=schema.help)
         return override

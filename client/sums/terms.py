@@ -109,7 +109,7 @@ def check_deltas(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> N
 
 
 def _check_fields(manifest: Manifest, plan: RoundPlan) -> None:
-    weighted = plan.privacy.mode == "none" and manifest.purpose == "train"
+    weighted = plan.weighted and manifest.purpose == "train"
     always, without_privacy = _VALUES[manifest.purpose]
     allowed = always + (without_privacy if plan.privacy.mode == "none" else ())
     for item in manifest.fields:

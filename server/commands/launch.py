@@ -38,7 +38,6 @@ def launch(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Launch a federated run on the sites that are online."""
-    from fedsite.protocol import shape
     from fedsite.server import settings
     from fedsite.server.home import ServerHome
     from fedsite.server.link.admin_client import AdminClient
@@ -52,7 +51,7 @@ def launch(
         federation = home.federation().id if home.exists else "0" * 32
         planned = planning.make(asked, federation, sites=_enrolled(home) or None)
         # The plan as a site would get it, for `fedsite policy test`; people read the forecast.
-        output.emit({**planned.forecast(), **({"plan": shape.plain(planned.plan)} if json else {})}, json)
+        output.emit({**planned.forecast(), **({"plan": planned.plan.plain()} if json else {})}, json)
         return
     with AdminClient(home) as client:
         client.status()  # a server that is away is said before minutes go into planning

@@ -59,6 +59,12 @@ def check(plan: RoundPlan, task: Task, enrolled: int | None) -> None:
         ConfigError: it is such a plan.
     """
     strategy = registry.build(plan.strategy.name, plan.strategy.options, local=plan.local)
+    if plan.strategy.name == "fedavg" and plan.local.proximal:
+        raise ConfigError(
+            f"strategy=fedavg with local.proximal {plan.local.proximal:g}: that is FedProx",
+            allowed="local.proximal 0",
+            next_step=f"strategy=fedprox local.proximal={plan.local.proximal:g}",
+        )
     if plan.protection.mode != "secagg":
         return
     _check_strategy(plan, strategy)
@@ -81,10 +87,9 @@ def check(plan: RoundPlan, task: Task, enrolled: int | None) -> None:
 def _check_strategy(plan: RoundPlan, strategy: Strategy) -> None:
     groups = plan.protection.groups
     if strategy.single:
-        sums = ", ".join(name for name in registry.names() if not registry.build(name, {}, local=plan.local).single)
         raise ConfigError(
             f"strategy={plan.strategy.name} with protection=secagg: it compares single updates, which nobody sees",
-            allowed=f"with secagg: {sums}",
+            allowed=f"with secagg: {', '.join(registry.summing())}",
             next_step="strategy=median protection.groups=3, or protection=sealed, where the server sees single updates",
         )
     if strategy.least > 1 and groups < strategy.least:

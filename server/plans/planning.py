@@ -13,6 +13,8 @@ from fedsite.models import spends
 from fedsite.protocol import ids, instants, shape, weights
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import (
+    CONTROLLED,
+    SCHEMA,
     LocalPlan,
     ModelPlan,
     ProtectionPlan,
@@ -81,7 +83,8 @@ def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float],
     task = read_task(settings)
     feasible.modes(settings.privacy, settings.protection)
     recommended = recommendation(task, private=settings.privacy.sample_level)
-    local = shape.read(LocalPlan, {**recommended["local"], **given(settings.local)}, "local")
+    asked = {**given(settings.strategy.local), **given(settings.local)}
+    local = shape.read(LocalPlan, {**recommended["local"], **asked}, "local")
     strategy = registry.build(settings.strategy.name, settings.strategy.options, local=local, sites=sites or 0)
     protection = _protection(settings, sites)
     if settings.release.parity is not None and settings.release.parity < 0:
@@ -92,7 +95,9 @@ def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float],
     )
     rounds = _rounds(settings, int(recommended["rounds"]), feasible.least_sites(protection, strategy))
     model, initial, trained = _model(settings, task)
+    control = strategy.control(strategy.init(initial)) is not None
     draft = RoundPlan(
+        schema=CONTROLLED if control else SCHEMA,
         federation=federation,
         run_id=ids.ulid(clock),
         created=instants.text(datetime.fromtimestamp(clock(), UTC)),
@@ -101,7 +106,7 @@ def _make(settings: LaunchSettings, federation: str, clock: Callable[[], float],
         local=local,
         privacy=pricing.unsolved(settings.privacy, recommended),
         protection=protection,
-        strategy=StrategyPlan(name=settings.strategy.name, options=settings.strategy.options),
+        strategy=StrategyPlan(name=settings.strategy.name, options=settings.strategy.options, control=control),
         rounds=rounds,
         release=release,
         seed=settings.seed,

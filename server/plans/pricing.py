@@ -80,7 +80,7 @@ def cost(plan: RoundPlan, task: Task, initial: weights.Arrays, trained: tuple[st
         own = epsilon(spends.own(plan, asked), privacy.delta, privacy.accountant)
     if privacy.site_level:
         site = equivalent_epsilon(spends.in_sums(plan, asked), privacy.site.delta)
-    down = len(weights.encode(initial)) + HEADER_BYTES
+    down = len(weights.encode(initial)) + stage_bytes.control(plan, initial, trained) + HEADER_BYTES
     if plan.protection.mode == "secagg":
         stages = stage_bytes.of_round(plan, task, initial, trained, sites=plan.protection.sites, header=HEADER_BYTES)
         up, down = (sum(getattr(stage, name) for stage in stages) for name in ("bytes_up", "bytes_down"))

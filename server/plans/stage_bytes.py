@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedsite.protocol import certified, weights
 from fedsite.protocol.keys import SIGNATURE_BYTES
 from fedsite.protocol.plan import RoundPlan
@@ -27,6 +29,13 @@ class Stage:
     bytes_down: int
 
 
+def control(plan: RoundPlan, initial: weights.Arrays, trained: tuple[str, ...]) -> int:
+    """What goes down beside the model, where sites correct their steps: one float32 for each trained parameter."""
+    if not plan.strategy.control:
+        return 0
+    return len(weights.encode({name: initial[name].astype(np.float32) for name in trained}))
+
+
 def of_round(
     plan: RoundPlan, task: Task, initial: weights.Arrays, trained: tuple[str, ...], *, sites: int, header: int
 ) -> tuple[Stage, ...]:
@@ -44,7 +53,7 @@ def of_round(
     terms = fields.manifest(plan, "train", expected)
     size = plan.protection.terms.size(sites)
     members, shares = -(-sites // 8), SHARE_BYTES * size.neighbours
-    model, coming = len(weights.encode(initial)), len(terms.encode())
+    model, coming = len(weights.encode(initial)) + control(plan, initial, trained), len(terms.encode())
     signatures = SIGNATURE_BYTES * sites if size.confirm else 0
     found = [
         Stage(stage="advertise", bytes_up=ADVERT_BYTES, bytes_down=coming),

@@ -190,6 +190,11 @@ class Cohort:
             session.check_stop()
             session.wait(POLL_S)
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Ids of the sites that have accepted the plan, online or not."""
+        return frozenset(self._accepted)
+
     def _prepare(self, sites: list[SiteLink], following: Upcoming | None, *, deadline_s: float) -> None:
         """Ask sites whether they accept the plan; whoever answers in time is heard."""
         session = self._session

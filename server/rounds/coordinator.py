@@ -30,7 +30,7 @@ from fedsite.server.runs.folder import RunDirectory
 from fedsite.server.runs.journal import Journal
 from fedsite.server.runs.record import Record
 from fedsite.server.strategies import registry
-from fedsite.server.strategies.strategy import ServerState
+from fedsite.server.strategies.strategy import ServerState, Strategy
 from fedsite.server.sums.secagg import SecureSums
 from fedsite.telemetry.task import read_task
 
@@ -200,7 +200,7 @@ class Coordinator:
         training = Training(
             session,
             self._cohort,
-            registry.build(plan.strategy.name, plan.strategy.options, local=plan.local),
+            self._strategy,
             self._run,
             trained=self._run.launch().trained,
             normalisation=normalisation,
@@ -245,11 +245,16 @@ class Coordinator:
         found = checkpoint.latest(self._run.checkpoints)
         if found is not None and found[0].plan_hash == self._plan.hash:
             facts, state = found
-            self._session.record.restore(facts.trained)
+            self._session.record.restore(facts.trained, facts.counted)
             return Model.of(state, facts.round), {name: list(values) for name, values in facts.normalisation.items()}
-        strategy = registry.build(self._plan.strategy.name, self._plan.strategy.options, local=self._plan.local)
-        initial: ServerState = strategy.init(self._run.initial(self._plan))
+        initial: ServerState = self._strategy().init(self._run.initial(self._plan))
         return Model.of(initial, 0), {}
+
+    def _strategy(self) -> Strategy:
+        """The plan's strategy, over as many sites as have accepted the plan by now."""
+        plan, known = self._plan, self._session.record.sites
+        sites = self._cohort.accepted | {site_id for site_id, site in known.items() if site.counted}
+        return registry.build(plan.strategy.name, plan.strategy.options, local=plan.local, sites=len(sites))
 
     def _finish(self, outcome: str) -> None:
         """Tell the sites that it is over, best effort: a budget reserved for nothing is free again."""

@@ -100,7 +100,11 @@ class Exchange:
             model_hash=question.model_hash,
             run_key=self._public,
             expires=instants.text(expires),
-            body={**question.body, **self.trail.offer(question.kind, site.site_id)},
+            body={
+                **question.body,
+                **question.own.get(site.site_id, {}),
+                **self.trail.offer(question.kind, site.site_id),
+            },
         )
         blobs = {**question.blobs, **question.each.get(site.site_id, {})}
         return signing.sign_instruction(header, blobs, self._key)

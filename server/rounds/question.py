@@ -34,6 +34,7 @@ class Question:
     body: Mapping[str, Any] = field(default_factory=dict)
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     each: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # further blobs, by site id
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # further parts of the body, by site id
     model_hash: str = ""
     lasts_s: float = 0.0  # it may be delivered so long, and answered unread, where that is longer than its deadline
     expected: Expected = field(default_factory=Expected)

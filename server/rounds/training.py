@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from fedsite.protocol import weights
 from fedsite.protocol.errors import PolicyError
 from fedsite.protocol.messages import DELTA, LOSS, WEIGHT
-from fedsite.server.rounds import evaluation
+from fedsite.server.rounds import corrections, evaluation
 from fedsite.server.rounds.cohort import Cohort
 from fedsite.server.rounds.evaluation import EVALUATION, Total
 from fedsite.server.rounds.machine import Rules
@@ -51,12 +51,13 @@ class Training:
         self,
         session: Session,
         cohort: Cohort,
-        strategy: Strategy,
+        strategy: Callable[[], Strategy],
         run: RunDirectory,
         *,
         trained: tuple[str, ...],
         normalisation: Mapping[str, list[float]],
     ) -> None:
+        """`strategy` is asked for in each round: sites may have joined since."""
         self._session = session
         self._cohort = cohort
         self._strategy = strategy
@@ -125,8 +126,8 @@ class Training:
     def _round(self, number: int, model: Model) -> Model | None:
         """One round; None when it was abandoned."""
         session, plan = self._session, self._session.plan
-        evaluate = self._carries(model)
-        aggregator = self._strategy.aggregator(model.state, self._trained)
+        evaluate, strategy = self._carries(model), self._strategy()
+        aggregator = strategy.aggregator(model.state, self._trained)
         losses, judged = _Losses(), Total(EVALUATION)
 
         def take(found: Contribution) -> None:
@@ -142,7 +143,8 @@ class Training:
                 minimum=bounds.minimum, goal=bounds.goal, over_select=bounds.over_select, deadline_s=bounds.deadline_s
             ),
             body={"normalisation": self._normalisation, "evaluate": evaluate},
-            blobs={"model": model.encoded},
+            blobs={"model": model.encoded, **corrections.carried(plan, strategy, model.state, self._trained)},
+            own=corrections.told(plan, session.record),
             model_hash=model.hash,
             expected=_values(session, self._trained, model, evaluate),
             following=self._following(number, model),
@@ -156,7 +158,8 @@ class Training:
         following = None
         if aggregate is not None:
             aggregate = dataclasses.replace(aggregate, round=number)
-            following = Model.of(self._strategy.apply(model.state, aggregate), number)
+            following = Model.of(strategy.apply(model.state, aggregate), number)
+            corrections.count(plan, session.record, result.participants, number)
             self._save(following)
         facts = {key: value for key, value in done.plain().items() if key not in ("number", "metric")}
         session.journal.record("round_finished", round=number, **facts)
@@ -209,6 +212,7 @@ def keep(session: Session, run: RunDirectory, model: Model, normalisation: Mappi
         memory_hash=weights.digest(dict(memory)) if memory else "",
         normalisation={name: tuple(values) for name, values in normalisation.items()},
         trained={site: record.trained for site, record in session.record.sites.items()},
+        counted={site: record.counted for site, record in session.record.sites.items() if record.counted},
     )
     path = checkpoint.save(run.checkpoints, facts, model.state, model.encoded)
     session.record.phase("checkpoint", session.clock() - started)

@@ -33,6 +33,7 @@ class Checkpoint:
     memory_hash: str = ""  # empty: the strategy remembers nothing
     normalisation: dict[str, tuple[float, ...]] = field(default_factory=dict)  # mean, scale: [feature]
     trained: dict[str, int] = field(default_factory=dict)  # site id -> train instructions sent to it so far
+    counted: dict[str, int] = field(default_factory=dict)  # site id -> last round its update is in; of control variates
 
 
 def save(folder: Path, checkpoint: Checkpoint, state: ServerState, model: bytes) -> Path:

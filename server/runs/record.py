@@ -26,6 +26,7 @@ class SiteRecord:
     code: str | None = None  # last refusal or failure code
     rounds: dict[int, str] = field(default_factory=dict)  # round -> status
     trained: int = 0  # train instructions sent to it: what it was charged for at most
+    counted: int = 0  # last round whose model its update is in; kept only of runs with control variates
     evaluated: int = 0
     statistics: bool = False
     calibrated: bool = False
@@ -160,11 +161,21 @@ class Record:
             if found.number == number:
                 found.metric = metric
 
-    def restore(self, trained: Mapping[str, int]) -> None:
-        """Take over what an earlier attempt asked, rounded up: it may have died in the middle of a round."""
+    def restore(self, trained: Mapping[str, int], counted: Mapping[str, int]) -> None:
+        """Take over what an earlier attempt asked, rounded up: it may have died in the middle of a round.
+
+        Args:
+            trained: train instructions sent, by site id.
+            counted: the last round that a site's update is in, by site id.
+        """
         for site_id, count in trained.items():
             self.sites[site_id] = SiteRecord(
-                site_id=site_id, name=site_id[:8], trained=count + 1, evaluated=count + 1, statistics=True
+                site_id=site_id,
+                name=site_id[:8],
+                trained=count + 1,
+                counted=counted.get(site_id, 0),
+                evaluated=count + 1,
+                statistics=True,
             )
 
     def charge(self) -> dict[str, float]:

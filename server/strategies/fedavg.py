@@ -8,20 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedsite.server.strategies.step import Memoryless
-from fedsite.server.strategies.strategy import Aggregator, ServerState
-from fedsite.server.strategies.streaming import WeightedMean
+from fedsite.server.strategies.step import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedAvg(Memoryless):
-    """Weighted mean of the updates, times a server learning rate."""
-
-    @property
-    def least(self) -> int:
-        """Updates of which there is a mean."""
-        return 1
-
-    def aggregator(self, state: ServerState, trained: tuple[str, ...]) -> Aggregator:
-        """A streamed weighted mean."""
-        return WeightedMean(state.params, trained)
+class FedAvg(Step):
+    """Weighted mean of the updates, times a server learning rate: what strategies have in common, and no more."""

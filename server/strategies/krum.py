@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.server.strategies.collected import Collected, Rows, blocks
-from fedsite.server.strategies.step import Memoryless, whole
+from fedsite.server.strategies.step import Step, whole
 from fedsite.server.strategies.strategy import Aggregator, ServerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Krum(Memoryless):
+class Krum(Step):
     """The mean of the updates with the lowest scores, times a server learning rate."""
 
     single: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class Krum(Memoryless):
     select: float = 1  # m, a whole number
 
     def __post_init__(self) -> None:
-        Memoryless.__post_init__(self)
+        Step.__post_init__(self)
         whole("byzantine", self.byzantine, 0)
         whole("select", self.select, 1)
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.server.strategies.collected import Collected, Rows, blocks
-from fedsite.server.strategies.step import Memoryless
+from fedsite.server.strategies.step import Step
 from fedsite.server.strategies.strategy import Aggregator, ServerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Median(Memoryless):
+class Median(Step):
     """The median of the updates, times a server learning rate."""
 
     @property

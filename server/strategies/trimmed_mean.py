@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 from fedsite.protocol.errors import ConfigError
 from fedsite.server.strategies.collected import Collected, Rows, blocks
-from fedsite.server.strategies.step import Memoryless
+from fedsite.server.strategies.step import Step
 from fedsite.server.strategies.strategy import Aggregator, ServerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrimmedMean(Memoryless):
+class TrimmedMean(Step):
     """The trimmed mean of the updates, times a server learning rate."""
 
     trim: float = 0.2  # β, share of the updates that is cut at either end
 
     def __post_init__(self) -> None:
-        Memoryless.__post_init__(self)
+        Step.__post_init__(self)
         if not 0 < self.trim < 0.5:
             raise ConfigError(f"strategy.options.trim is {self.trim:g}", allowed="above 0, below 0.5")
 

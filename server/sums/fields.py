@@ -1,7 +1,8 @@
 """What a secure sum is of: fields from what a question expects and the plan, and a phase's values from the sum.
 
-Without privacy a site weighs its windows over `examples_max`; `weight` is a field of its own whose sum is the sum of
-the weights. With privacy every site weighs 1: how many windows it has would be told by its weight.
+Where windows count (`plan.weighted`) a site weighs its windows over `examples_max`; `weight` is a field of its own
+whose sum is the sum of the weights. With privacy every site weighs 1: its number of windows would be told by its
+weight.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def manifest(plan: RoundPlan, purpose: Purpose, expected: Expected) -> Manifest:
         DocumentError: more sites, or less noise, than a grid bears.
     """
     protection = plan.protection
-    weighted = plan.privacy.mode == "none"
+    weighted = plan.weighted
     shapes = {**expected.required, **expected.optional}
     bare = [_field(plan, name, shapes[name]) for name in sorted(shapes) if weighted or name != WEIGHT]
     fields, noise = sum_noise.noised(plan, bare)
@@ -71,7 +72,7 @@ def train_values(
     required, optional = evaluation.evaluation_shapes(task) if evaluate else ({}, {})
     deltas = {DELTA + name: arrays[name].shape for name in trained}
     own = {WEIGHT: (1,)} if private else {WEIGHT: (1,), LOSS: (1,)}
-    return Expected(required={**deltas, **own, **required}, optional=optional, weight=1.0 if private else None)
+    return Expected(required={**deltas, **own, **required}, optional=optional, weight=None if plan.weighted else 1.0)
 
 
 def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: int) -> weights.Arrays:
@@ -107,7 +108,7 @@ def decode(plan: RoundPlan, terms: Manifest, total: NDArray[np.uint32], sites: i
 
 
 def _field(plan: RoundPlan, name: str, shape: Shape) -> Field:
-    weighted = plan.privacy.mode == "none"
+    weighted = plan.weighted
     if name.startswith(DELTA):
         return Field(name=name, shape=shape, bound=plan.protection.bound, weighted=weighted)
     if name == WEIGHT:
