@@ -16,22 +16,27 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from fedsite.protocol.errors import ConfigError
 from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.dense import Dense
 from fedsite.simulations.vectorised.executor import Order, finish, fused, site_weights
 from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.program import SIZE, Builder, Program, padded
 from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk, Ints, Schedule, schedule
-from fedsite.simulations.vectorised.sums import STEPS, Sum, diverged
+from fedsite.simulations.vectorised.sums import Sum, diverged
 
 logger = logging.getLogger(__name__)
 
 _ACTIVATIONS: Final = {"relu": 0, "leaky_relu": 1, "tanh": 2}
 _LOSSES: Final = {"mse": 0, "reconstruction": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
-_SOURCES: Final = ("elementwise.py", "kernels.py", "randomness.py", "sums.py", "tiles.py")
+_SOURCES: Final = (
+    "dense_kernels.py", "elementwise.py", "gaussian.py", "kernels.py", "layers.py", "program.py", "randomness.py",
+    "sums.py", "tiles.py",
+)  # fmt: skip
+_NO_ROWS: Final = np.zeros((0, 0), np.float32)
 
 
 def obstacle(job: Job, device: str) -> str | None:
@@ -55,7 +60,7 @@ class Compiled:
     def __init__(self, job: Job, population: Population, stack: Dense) -> None:
         self._job = job
         self._population = population
-        self._stack = stack
+        self._program = _stacked(stack)
         self._layout = Layout.of(job.module())
         self._x = population.x.reshape(len(population.x), -1)
         target = population.targets(job.loss)
@@ -74,24 +79,20 @@ class Compiled:
         if fused(self._job, order, chunk):
             counted = site_weights(self._job, self._population, order, chunk)
             total.counted(counted)
-            self._train(order, chunk, plan, counted, total.total)
+            self._train(order, chunk, plan, counted, total.total, _NO_ROWS)
             return
-        found = np.empty((len(chunk.sites), self._layout.size), np.float32)
-        for place in range(len(chunk.sites)):
-            alone, one = chunk.part(slice(place, place + 1)), slice(place, place + 1)
-            own = Schedule(rows=plan.rows[one], counts=plan.counts[one], steps=plan.steps[one])
-            steps = np.zeros(self._layout.size, np.int64)
-            self._train(order, alone, own, np.ones(1, np.int64), steps)
-            found[place] = steps / STEPS
+        found = np.zeros((len(chunk.sites), self._layout.size), np.float32)
+        self._train(order, chunk, plan, np.zeros(len(found), np.int64), total.total, found)
         finish([torch.from_numpy(found)], self._job, self._population, order, chunk, total)
 
-    def _train(self, order: Order, chunk: Chunk, plan: Schedule, counted: Ints, total: Ints) -> None:
-        """Add the sites' updates, times `counted` [C], to `total` [number]."""
-        job, local, privacy = self._job, self._job.local, self._job.privacy
-        if order.control is not None:
-            raise ConfigError("SCAFFOLD with executor compiled", allowed="batched, vmap or loop")
+    def _train(
+        self, order: Order, chunk: Chunk, plan: Schedule, counted: Ints, total: Ints, updates: NDArray[np.float32]
+    ) -> None:
+        """Add the sites' updates, times `counted` [C], to `total` [number], or put them into `updates` [C, number]."""
+        job, local, privacy, program = self._job, self._job.local, self._job.privacy, self._program
         rate = job.learning_rate(chunk.round)
-        steps = np.arange(plan.counts.shape[1])
+        values, rows, deltas = program.spread(plan.rows.shape[2])
+        drift = order.drift(chunk.sites)
         single = np.float32
         lost = _kernels().train_chunk(
             plan.rows,
@@ -101,8 +102,10 @@ class Compiled:
             self._wanted,
             self._classes,
             self._layout.flat(order.weights),
-            np.array(self._stack.sizes, np.int64),
-            _ACTIVATIONS[self._stack.activation],
+            program.table,
+            values,
+            program.runs,
+            (program.size, rows, deltas, program.prefix),
             _LOSSES[job.loss],
             (single(rate), single(local.momentum), single(local.weight_decay), single(local.proximal)),
             (
@@ -110,12 +113,26 @@ class Compiled:
                 single(job.deviation(self._layout.size) if job.private else 0.0),
                 single(privacy.batch if job.private else 1.0),
             ),
-            randomness.key(job.seed, Purpose.NOISE, chunk.round, chunk.sites[:, None], steps),
+            randomness.key(job.seed, Purpose.NOISE, chunk.round, chunk.sites[:, None], np.arange(plan.counts.shape[1])),
+            _NO_ROWS if drift is None else drift,
             counted,
             total,
+            updates,
         )
         if lost:
             raise diverged(chunk.round, rate)
+
+
+def _stacked(stack: Dense) -> Program:
+    """The layers of a dense stack."""
+    made = Builder()
+    value = made.value(1, 1, stack.sizes[0])
+    made.values[0][SIZE] = padded(stack.sizes[0])
+    for number, outputs in enumerate(stack.sizes[1:], 1):
+        value = made.dense(value, np.arange(stack.sizes[number - 1]), outputs)
+        if number < stack.layers:
+            made.activation(_ACTIVATIONS[stack.activation])
+    return made.program()
 
 
 def _floats(target: np.ndarray) -> np.ndarray:

@@ -1,10 +1,14 @@
-"""Local training of dense stacks as one compiled function: DP-SGD, momentum, FedProx; one site after the other.
+"""Local training as one compiled function for all models: DP-SGD, momentum, FedProx, SCAFFOLD; one site after another.
 
-A site's weights stay in the processor's cache. Every row of a flat vector starts on a multiple of LANES: zeros fill the
-gaps, and whole rows up to such a multiple, and stay zeros. Sizes are values: one compilation serves all models.
+It walks a table of layers (program.py), each kind of which has its kernels (layers.py): a recurrent layer, say, plugs
+in there and finds training, privacy and sums ready. A site's weights stay in the processor's cache.
 
-Shapes: C sites, S steps, B windows, L layers; layer l takes `sizes[l]` numbers to `sizes[l + 1]`. `flat`, `gradient`,
-`moment`, `start` [padded]: for each layer its rows of weights and one of biases.
+The layers before `prefix` (convolutions) take one window after the other, so that what lies between them stays in
+cache, and under DP-SGD a window's own gradient is written down to know its norm; those behind it (dense, recurrent)
+take the batch and know norms without.
+
+Shapes: C sites, S steps, B windows, N parameters. `flat`, `gradient`, `moment`, `start` [padded]: parameters as the
+layers want them; `runs` says where each number belongs.
 """
 
 from __future__ import annotations
@@ -12,142 +16,135 @@ from __future__ import annotations
 import numpy as np
 
 from fedsite.simulations.vectorised.elementwise import (
-    activate,
+    add_scaled,
     add_to,
     add_update,
-    derive,
     descend,
-    draw_noise,
     kernel,
     rescale,
     slope,
     squares,
 )
-from fedsite.simulations.vectorised.tiles import LANES, product, row_products
+from fedsite.simulations.vectorised.gaussian import draw_noise
+from fedsite.simulations.vectorised.layers import backward, differentiate, forward, push, scale, square
+from fedsite.simulations.vectorised.program import (
+    CHANNELS,
+    DELTAS,
+    FIRST,
+    HEIGHT,
+    PITCH,
+    PLACE,
+    ROWS,
+    SIZE,
+    STRIDE,
+    WIDTH,
+)  # fmt: skip
 
 _ONE, _NONE = np.float32(1.0), np.float32(0.0)
 
 
 @kernel
-def padded(size):
-    """The next multiple of LANES."""
-    return (size + LANES - 1) // LANES * LANES
+def spread(runs, compact, flat):
+    """flat += compact, each number in its place."""
+    for run in range(len(runs)):
+        c, f, count, step = runs[run]
+        if step == 1:
+            add_to(flat[f : f + count], compact[c : c + count])
+        else:
+            for i in range(count):
+                flat[f + i * step] += compact[c + i]
 
 
 @kernel
-def add_rows(sizes, compact, flat, outward):
-    """flat [padded] += compact [parameters] row by row where `outward`, else compact += flat."""
-    c = f = 0
-    for layer in range(sizes.size - 1):
-        m = sizes[layer + 1]
-        for row in range(m + 1):
-            n = sizes[layer] if row < m else m  # the last row is the biases
-            if outward:
-                add_to(flat[f : f + n], compact[c : c + n])
-            else:
-                add_to(compact[c : c + n], flat[f : f + n])
-            c += n
-            f += padded(n)
-            if row == m - 1:
-                f += (padded(m) - m) * padded(n)
+def gather(runs, flat, compact):
+    """compact += flat, the inverse of `spread`."""
+    for run in range(len(runs)):
+        c, f, count, step = runs[run]
+        if step == 1:
+            add_to(compact[c : c + count], flat[f : f + count])
+        else:
+            for i in range(count):
+                compact[c + i] += flat[f + i * step]
 
 
 @kernel
-def forward(flat, places, rows, sizes, starts, activation, b):
-    """Fill `rows` behind the windows themselves with what enters each layer, and with the output."""
-    for layer in range(sizes.size - 1):
-        wide, high = padded(sizes[layer]), padded(sizes[layer + 1])
-        before, after = starts[layer], starts[layer + 1]
-        row_products(rows, before, wide, flat, places[layer], wide, rows, after, high, b, high, wide)
-        bias = flat[places[layer] + high * wide : places[layer] + high * wide + high]
-        for i in range(b):
-            add_to(rows[after + i * high : after + (i + 1) * high], bias)
-        if layer < sizes.size - 2:
-            activate(activation, rows[after : after + b * high])
+def take_window(x, value, rows, i):
+    """Copy a window [T · F] to place `i` of the input, inside its border."""
+    line = value[WIDTH] * value[CHANNELS]
+    at = value[ROWS] + i * value[SIZE] + value[FIRST]
+    for row in range(value[HEIGHT]):
+        into = rows[at + row * value[PITCH] : at + row * value[PITCH] + line]
+        into[:] = x[row * line : (row + 1) * line]
 
 
 @kernel
-def clip_windows(rows, deltas, sizes, starts, b, bound):
-    """Scale each window's derivatives so that its gradient's norm is at most `bound`; ghost norms."""
+def begin_back(loss, value, rows, deltas, i, goal, label, share):
+    """share · derivative of window i's loss at the model's answer."""
+    count = value[HEIGHT] * value[WIDTH]
+    channels = value[CHANNELS]
+    a, d = value[ROWS] + i * value[SIZE], value[DELTAS] + i * value[SIZE]
+    if value[SIZE] > channels:
+        deltas[d : d + value[SIZE]] = _NONE
+    for place in range(count):
+        at = value[FIRST] + place // value[WIDTH] * value[PITCH] + place % value[WIDTH] * value[STRIDE]
+        part = goal[place * channels : (place + 1) * channels] if goal.size else goal
+        line, into = rows[a + at : a + at + channels], deltas[d + at : d + at + channels]
+        slope(loss, line, part, label, into, share / np.float32(count))
+
+
+@kernel
+def clip_windows(table, values, prefix, flat, rows, deltas, own, gradient, b, bound):
+    """Weigh windows so that none's gradient exceeds `bound`; the prefix's are added to `gradient` at once."""
     for i in range(b):
-        square = _NONE
-        for layer in range(sizes.size - 1):
-            a = starts[layer] + i * padded(sizes[layer])
-            d = starts[layer + 1] + i * padded(sizes[layer + 1])
-            square += squares(deltas[d : d + sizes[layer + 1]]) * (squares(rows[a : a + sizes[layer]]) + _ONE)
-        norm = np.sqrt(square)
+        own[:] = _NONE
+        for layer in range(prefix - 1, -1, -1):
+            differentiate(table[layer], values, rows, deltas, i, 1)
+            push(table[layer], values, own, rows, deltas, i, 1, _ONE, 1)
+            backward(table[layer], values, flat, rows, deltas, i, 1)
+        total = squares(own)
+        for layer in range(prefix, len(table)):
+            total += square(table[layer], values, rows, deltas, i)
+        norm = np.sqrt(total)
         factor = bound / max(norm, bound) if norm < np.inf else _NONE
-        for layer in range(1, sizes.size):
-            d = starts[layer] + i * padded(sizes[layer])
-            rescale(deltas[d : d + sizes[layer]], factor)
-
-
-@kernel
-def back(flat, places, rows, deltas, sizes, starts, activation, layer, b):
-    """The derivative at the input of a layer, times that of the activation before it."""
-    n, m = sizes[layer], sizes[layer + 1]
-    wide = padded(n)
-    product(
-        deltas,
-        starts[layer + 1],
-        padded(m),
-        1,
-        flat,
-        places[layer],
-        wide,
-        deltas,
-        starts[layer],
-        wide,
-        b,
-        wide,
-        m,
-        _ONE,
-        0,
-    )
-    end = starts[layer] + b * wide
-    derive(activation, deltas[starts[layer] : end], rows[starts[layer] : end])
-
-
-@kernel
-def push(into, places, rows, deltas, sizes, starts, layer, b, alpha, add):
-    """into ← alpha · (gradient of a layer), plus into where `add` is not 0; `into` may be the weights themselves."""
-    n, m = sizes[layer], sizes[layer + 1]
-    wide, high = padded(n), padded(m)
-    product(
-        deltas, starts[layer + 1], 1, high, rows, starts[layer], wide, into, places[layer], wide, m, wide, b, alpha, add
-    )
-    bias = into[places[layer] + high * wide : places[layer] + high * wide + m]
-    if not add:
-        bias[:] = _NONE
-    for i in range(b):
-        line = deltas[starts[layer + 1] + i * high : starts[layer + 1] + i * high + m]
-        for j in range(m):
-            bias[j] += alpha * line[j]
+        if factor > 0:
+            add_scaled(gradient[: own.size], own, factor)
+        for layer in range(prefix, len(table)):
+            scale(table[layer], values, deltas, i, factor)
 
 
 @kernel
 def train_chunk(
-    batches, counts, steps, x, wanted, classes, begin, sizes, activation, loss, optimizer, private, keys, weights, total
-):
-    """Train C sites from `begin` [parameters] and add their weighted updates to `total`; returns numbers off the grid.
+    batches, counts, steps, x, wanted, classes, begin,
+    table, values, runs, sizes, loss, optimizer, private, keys, drift, weights, total, updates,
+):  # fmt: skip
+    """Train C sites from `begin` [N]; returns how many numbers are off the grid.
 
-    `optimizer`: rate, momentum, decay, proximal. `private`: clipping norm or 0, the noise's deviation, divisor.
+    Args:
+        batches: [C, S, B] windows of `x`. counts: [C, S]. steps: [C].
+        x: [window, T · F]. wanted: [window, O] or empty. classes: [window] or empty.
+        begin: [N] float32.
+        table, values, runs: of a Program, spread for B windows.
+        sizes: numbers of all parameters, values and derivatives; layers in the prefix.
+        loss: a number of elementwise.
+        optimizer: rate, momentum, decay, proximal. private: clipping norm or 0, the noise's deviation, divisor.
+        keys: [C, S] of the noise.
+        drift: [C, N] SCAFFOLD's c − c_i, or empty.
+        weights: [C] int64. total: [N] int64; weighted updates are added on the grid.
+        updates: [C, N] float32 zeros where the updates themselves are wanted instead, or empty.
     """
     rate, momentum, decay, proximal = optimizer
     bound, deviation, divisor = private
-    plain = bound == 0 and momentum == 0 and decay == 0 and proximal == 0
-    width, layers = batches.shape[2], sizes.size - 1
-    starts, places = np.zeros(layers + 2, np.int64), np.zeros(layers + 1, np.int64)
-    for layer in range(layers + 1):
-        starts[layer + 1] = starts[layer] + width * padded(sizes[layer])
-        if layer < layers:
-            places[layer + 1] = places[layer] + padded(sizes[layer + 1]) * (padded(sizes[layer]) + 1)
-    rows, deltas = np.zeros(starts[-1], np.float32), np.zeros(starts[-1], np.float32)
-    start = np.zeros(places[-1], np.float32)
-    add_rows(sizes, begin, start, True)
+    size, room, back, prefix = sizes
+    layers, answer = len(table), values[len(values) - 1]
+    simple = momentum == 0 and decay == 0 and proximal == 0 and not len(drift)
+    plain = simple and bound == 0
+    edge = table[prefix, PLACE] if prefix < layers else size
+    rows, deltas = np.zeros(room, np.float32), np.zeros(back, np.float32)
+    start = np.zeros(size, np.float32)
+    spread(runs, begin, start)
     flat, gradient, moment = start.copy(), np.zeros_like(start), np.zeros_like(start)
-    summed = np.zeros(places[-1], np.int64)
-    noise = np.empty(begin.size if bound > 0 else 0, np.float32)
+    summed = np.zeros(size if not len(updates) else 0, np.int64)
+    noise, own = np.empty(begin.size if bound > 0 else 0, np.float32), np.empty(edge if bound > 0 else 0, np.float32)
     lost = 0
     for c in range(batches.shape[0]):
         if momentum != 0:
@@ -157,32 +154,49 @@ def train_chunk(
             if b == 0 and bound == 0:
                 continue
             for i in range(b):
-                line = rows[i * padded(sizes[0]) : i * padded(sizes[0]) + sizes[0]]
-                line[:] = x[batches[c, step, i]]
-            forward(flat, places, rows, sizes, starts, activation, b)
+                take_window(x[batches[c, step, i]], values[0], rows, i)
+                for layer in range(prefix):
+                    forward(table[layer], values, flat, rows, i, 1)
+            for layer in range(prefix, layers):
+                forward(table[layer], values, flat, rows, 0, b)
             share = _ONE / np.float32(b) if bound == 0 else _ONE
             for i in range(b):
-                at, window = starts[layers] + i * padded(sizes[layers]), batches[c, step, i]
+                window = batches[c, step, i]
                 # Of the two kinds of labels a loss reads one; the other has no rows.
                 goal = wanted[window] if len(wanted) else rows[:0]
                 label = classes[window] if len(classes) else 0
-                slope(loss, rows[at : at + sizes[layers]], goal, label, deltas[at : at + sizes[layers]], share)
-            if plain:
-                for layer in range(layers - 1, -1, -1):
-                    if layer:
-                        back(flat, places, rows, deltas, sizes, starts, activation, layer, b)
-                    push(flat, places, rows, deltas, sizes, starts, layer, b, -rate, 1)
-                continue
-            for layer in range(layers - 1, 0, -1):
-                back(flat, places, rows, deltas, sizes, starts, activation, layer, b)
+                begin_back(loss, answer, rows, deltas, i, goal, label, share)
+            gradient[:edge] = _NONE
+            for layer in range(layers - 1, prefix - 1, -1):
+                differentiate(table[layer], values, rows, deltas, 0, b)
+                backward(table[layer], values, flat, rows, deltas, 0, b)
+                if plain:
+                    push(table[layer], values, flat, rows, deltas, 0, b, -rate, 1)
+                elif bound == 0:
+                    push(table[layer], values, gradient, rows, deltas, 0, b, _ONE, 0)
             if bound > 0:
-                clip_windows(rows, deltas, sizes, starts, b, bound)
-            for layer in range(layers):
-                push(gradient, places, rows, deltas, sizes, starts, layer, b, _ONE / divisor, 0)
-            if bound > 0:
+                clip_windows(table, values, prefix, flat, rows, deltas, own, gradient, b, bound)
+                rescale(gradient[:edge], _ONE / divisor)
+                for layer in range(prefix, layers):
+                    push(table[layer], values, gradient, rows, deltas, 0, b, _ONE / divisor, 0)
                 draw_noise(noise, keys[c, step], deviation / divisor)
-                add_rows(sizes, noise, gradient, True)
-            descend(flat, gradient, moment, start, rate, momentum, decay, proximal)
-        lost += add_update(flat, start, weights[c], summed)
-    add_rows(sizes, total, summed, False)
+                spread(runs, noise, gradient)
+            else:
+                for i in range(b):
+                    for layer in range(prefix - 1, -1, -1):
+                        differentiate(table[layer], values, rows, deltas, i, 1)
+                        push(table[layer], values, gradient, rows, deltas, i, 1, _ONE, 1)
+                        backward(table[layer], values, flat, rows, deltas, i, 1)
+            if len(drift):
+                spread(runs, drift[c], gradient)
+            last = edge if plain else size
+            descend(flat[:last], gradient[:last], moment[:last], start[:last], rate, momentum, decay, proximal)
+        if len(updates):
+            add_scaled(flat, start, -_ONE)
+            gather(runs, flat, updates[c])
+            flat[:] = start
+        else:
+            lost += add_update(flat, start, weights[c], summed)
+    if not len(updates):
+        gather(runs, summed, total)
     return lost

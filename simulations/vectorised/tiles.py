@@ -17,7 +17,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES: Final = 16  # float32 numbers of a vector; columns are multiples of it
+from fedsite.simulations.vectorised import program
+
+LANES: Final = program.LANES  # float32 numbers of a vector; columns are multiples of it
 _VECTOR: Final = ir.VectorType(ir.FloatType(), LANES)
 _FUSED: Final = ("contract",)  # a product and a sum become one instruction where the processor has it
 
