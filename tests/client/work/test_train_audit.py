@@ -14,6 +14,7 @@ from fedsite.privacy import accounting, audit, clipping, sampling
 from fedsite.privacy.errors import PrivacyError
 from fedsite.privacy.sampling import SeededSource
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan
+from tests.broken_sources import Reused, Scaled
 
 RUNS = 80  # steps of an audit
 FEATURES = 60  # independent trials in each of them
@@ -29,39 +30,6 @@ class Mean(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x[:, 0, :])
-
-
-class Scaled:
-    """A source whose normal draws are multiplied: 0 shows the clipped sum alone, 0.5 is half the noise."""
-
-    seeded = False
-
-    def __init__(self, factor: float, inner: sampling.Source) -> None:
-        self.factor, self.inner = factor, inner
-
-    def bits(self, n: int) -> np.ndarray:
-        return self.inner.bits(n)
-
-    def uniform(self, n: int) -> np.ndarray:
-        return self.inner.uniform(n)
-
-    def normal(self, n: int) -> np.ndarray:
-        return self.factor * self.inner.normal(n)
-
-
-class Reused:
-    """A source that starts from the same seed again for every draw of noise."""
-
-    seeded = True
-
-    def bits(self, n: int) -> np.ndarray:
-        return SeededSource(11).bits(n)
-
-    def uniform(self, n: int) -> np.ndarray:
-        return SeededSource(11).uniform(n)
-
-    def normal(self, n: int) -> np.ndarray:
-        return SeededSource(11).normal(n)
 
 
 def formulas(features: int) -> nn.Module:
