@@ -12,8 +12,11 @@ PANEL = "Researcher"
 
 
 def register(app: typer.Typer) -> None:
-    """Add `demo` and `report`."""
+    """Add `demo`, `simulate` and `report`."""
+    from fedsite.simulations.simulate_command import simulate
+
     app.command("demo", rich_help_panel=PANEL)(demo)
+    app.command("simulate", rich_help_panel=PANEL)(simulate)
     app.command("report", rich_help_panel=PANEL)(report)
 
 

@@ -9,6 +9,8 @@ from typing import Final, Literal
 from fedsite.protocol.errors import ConfigError
 from fedsite.server import settings as launch
 from fedsite.server.settings import LaunchSettings, Schema
+from fedsite.simulations.attacks.spec import AttackSpec
+from fedsite.simulations.audits.spec import AuditSpec
 from fedsite.simulations.fleet.spec import FleetSpec
 from fedsite.simulations.populations.spec import DriftSpec, PartitionSpec, ShiftSpec, check_sites
 
@@ -45,6 +47,8 @@ class SimulationSettings:
     shift: ShiftSpec = field(default_factory=ShiftSpec)
     drift: DriftSpec = field(default_factory=DriftSpec)
     fleet: FleetSpec = field(default_factory=FleetSpec)
+    attack: AttackSpec = field(default_factory=AttackSpec)
+    audit: AuditSpec = field(default_factory=AuditSpec)
 
     def __post_init__(self) -> None:
         for name in ("workers", "cohort", "epochs", "batch", "evaluate_every", "jobs"):
