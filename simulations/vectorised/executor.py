@@ -66,7 +66,7 @@ def site_weights(job: Job, population: Population, order: Order, chunk: Chunk) -
     SCAFFOLD's mean is over sites too.
     """
     counted = job.privacy.mode == "none" and order.control is None
-    return population.counts[chunk.sites] if counted else np.ones(len(chunk.sites), np.int64)
+    return population.sizes(chunk.sites) if counted else np.ones(len(chunk.sites), np.int64)
 
 
 def finish(deltas: list[Tensor], job: Job, population: Population, order: Order, chunk: Chunk, total: Sum) -> None:
@@ -90,6 +90,7 @@ def finish(deltas: list[Tensor], job: Job, population: Population, order: Order,
     total.counted(weights)
     if not fused(job, order, chunk):
         flat = deltas[0].flatten(1) if len(deltas) == 1 else torch.cat([delta.flatten(1) for delta in deltas], 1)
+        flat = flat.cpu()
         _checked(flat, job, chunk.round, math.inf if job.privacy.site_level else BOUND)
         deltas = [_transformed(flat, job, order, chunk)]
     add_deltas(deltas, total.total, weights, job, chunk.round)
@@ -151,8 +152,8 @@ def add_deltas(
         part = total[start : start + steps.shape[1]]
         if largest * STEPS * int(weights.sum()) < 2.0**53:
             # All sums on the way are whole numbers that a float64 holds: exact in any order, and a product is quick.
-            part += (torch.from_numpy(weights).double() @ steps.double()).to(torch.int64)
+            part += (torch.from_numpy(weights).to(steps.device).double() @ steps.double()).to(torch.int64).cpu()
         else:
             for row, weight in zip(steps, weights.tolist(), strict=True):
-                part.add_(row.to(torch.int64), alpha=weight)
+                part.add_(row.to(torch.int64).cpu(), alpha=weight)
         start += steps.shape[1]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 GOLDEN: Final = 0x9E3779B97F4A7C15
 FIRST: Final = 0xBF58476D1CE4E5B9
 SECOND: Final = 0x94D049BB133111EB
+_SITES: Final = 1 << 16  # of a population, looked at in a time
 _BLOCK: Final = 1 << 14  # hashes at a time: what they take stays in the processor's cache
 _SHIFTS: Final = tuple(np.uint64(bits) for bits in (30, 27, 31))
 Keys = NDArray[np.uint64]
@@ -75,8 +76,16 @@ def cohort(seed: int, round_number: int, population: int, size: int) -> NDArray[
     """`size` of `population` sites, without replacement and sorted; the same for everybody who knows seed and round."""
     if size >= population:
         return np.arange(population, dtype=np.int64)
-    draws = bits(key(seed, Purpose.COHORT, round_number)[0], population)
-    return np.sort(np.argpartition(draws, size)[:size]).astype(np.int64)
+    stream = key(seed, Purpose.COHORT, round_number)[0]
+    sites, draws = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    for start in range(0, population, _SITES):  # those drawn lowest so far, and one block more
+        end = min(start + _SITES, population)
+        sites = np.concatenate([sites, np.arange(start, end)])
+        draws = np.concatenate([draws, bits(stream, end - start, start)])
+        if len(sites) > size:
+            kept = np.argpartition(draws, size)[:size]
+            sites, draws = sites[kept], draws[kept]
+    return np.sort(sites)
 
 
 def _mix(z: Keys) -> Keys:

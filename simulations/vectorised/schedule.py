@@ -64,7 +64,7 @@ def chunks(
     Raises:
         DataError: a site has no windows.
     """
-    counts = population.counts[sites]
+    counts = population.sizes(sites)
     if len(sites) and not counts.min():
         raise DataError(
             f"site {sites[counts.argmin()]} has no training windows",
@@ -83,7 +83,7 @@ def shards(population: Population, cut: list[Chunk], workers: int) -> list[list[
     for chunk in cut:
         least = loads.index(min(loads))
         found[least].append(chunk)
-        loads[least] += int(population.counts[chunk.sites].sum())
+        loads[least] += int(population.sizes(chunk.sites).sum())
     return found
 
 
@@ -99,7 +99,7 @@ def schedule(job: Job, population: Population, chunk: Chunk) -> Schedule:
 def _shuffled(job: Job, population: Population, chunk: Chunk) -> Schedule:
     assert job.epochs is not None
     batch, epochs = job.epochs.batch, job.epochs.count
-    counts = population.counts[chunk.sites]
+    counts = population.sizes(chunk.sites)
     each = -(-counts // batch)  # steps of an epoch
     steps = each * epochs
     longest, most = int(steps.max()), int(counts.max())
@@ -119,7 +119,7 @@ def _shuffled(job: Job, population: Population, chunk: Chunk) -> Schedule:
 
 
 def _poisson(job: Job, population: Population, chunk: Chunk) -> Schedule:
-    joined = _drawn(job, population.counts[chunk.sites], chunk)
+    joined = _drawn(job, population.sizes(chunk.sites), chunk)
     rows, sizes = _padded(joined, len(chunk.sites), job.local.steps, population.offsets[chunk.sites])
     return Schedule(rows=rows, counts=sizes, steps=np.full(len(chunk.sites), job.local.steps))
 
@@ -130,13 +130,16 @@ def _drawn(job: Job, units: Ints, chunk: Chunk) -> tuple[Ints, Ints, Ints]:
     limit, everybody = randomness.threshold(job.local.sampling_rate), job.local.sampling_rate >= 1.0
     found = []
     block = max(1, _DRAWS // (len(steps) * int(units.max())))
+    some = max(1, _DRAWS // int(units.max()))  # steps of one site, where even those of one are too many
     for start in range(0, len(units), block):
         part = slice(start, start + block)
         most = int(units[part].max())
-        keys = randomness.key(job.seed, Purpose.BATCH, chunk.round, chunk.sites[part, None], steps)
         there = (np.arange(most) < units[part, None])[:, None, :]
-        site, step, unit = np.nonzero(there & (everybody | (randomness.bits(keys, most) < limit)))
-        found.append((site + start, step, unit))
+        for first in range(0, len(steps), some if block == 1 else len(steps)):
+            own = steps[first : first + some] if block == 1 else steps
+            keys = randomness.key(job.seed, Purpose.BATCH, chunk.round, chunk.sites[part, None], own)
+            site, step, unit = np.nonzero(there & (everybody | (randomness.bits(keys, most) < limit)))
+            found.append((site + start, step + first, unit))
     site, step, unit = (np.concatenate(parts).astype(np.int64) for parts in zip(*found, strict=True))
     return site, step, unit
 

@@ -62,3 +62,9 @@ def test_a_cohort_is_drawn_without_replacement(seed: int, number: int, populatio
 def test_every_site_has_its_turn() -> None:
     turns = np.bincount(np.concatenate([randomness.cohort(1, number, 50, 10) for number in range(1000)]), minlength=50)
     assert 150 < turns.min() <= turns.max() < 250
+
+
+def test_a_cohort_of_a_large_population_is_the_lowest_draws() -> None:
+    draws = randomness.bits(randomness.key(3, Purpose.COHORT, 8)[0], 200_000)
+    wanted = np.sort(np.argsort(draws)[:1000])
+    assert randomness.cohort(3, 8, 200_000, 1000).tolist() == wanted.tolist()

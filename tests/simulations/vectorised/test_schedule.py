@@ -81,3 +81,13 @@ def test_chunks_hold_everybody_and_shards_are_even() -> None:
 def test_a_site_without_windows_is_named() -> None:
     with pytest.raises(DataError, match="site 1 has no training windows"):
         schedule.chunks(population("value", (3, 0, 2)), np.arange(3), 1)
+
+
+def test_draws_in_blocks_are_the_draws_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    people, chunk = population("value"), Chunk(round=2, sites=np.array([2, 4, 0]))
+    whole = schedule.schedule(job(), people, chunk)
+    for draws in (1, 60, 200):  # a step, some steps, a site at a time
+        monkeypatch.setattr(schedule, "_DRAWS", draws)
+        parts = schedule.schedule(job(), people, chunk)
+        assert np.array_equal(parts.rows, whole.rows)
+        assert np.array_equal(parts.counts, whole.counts)
