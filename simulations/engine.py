@@ -143,11 +143,12 @@ def simulate(
         _kept(controls, strategy, state, layout, len(population), first) as held,
         workers.started(job, population, scale.workers, scale.executor, scale.device, scale.backend) as crew,
     ):
+        chunk = schedule.chunk_sites(scale.device, layout.size)
         for number in range(first, first + scale.rounds):
             started = time.perf_counter()
             drawn = randomness.cohort(job.seed, number, len(population), scale.cohort)
             sites = present(number, drawn)
-            work = _Round(job, population, strategy, layout, number)
+            work = _Round(job, population, strategy, layout, number, chunk)
             state, weight, outcome = work.run(crew, state, sites, gains, held)
             seconds = time.perf_counter() - started
             due = number % scale.evaluate_every == 0 or number == first + scale.rounds - 1
@@ -178,6 +179,7 @@ class _Round:
     strategy: Strategy
     layout: Layout
     number: int
+    chunk: int  # sites that train together
 
     def run(
         self, crew: Workers, state: ServerState, sites: Ints, gains: NDArray[np.float32] | None, held: Controls | None
@@ -188,7 +190,7 @@ class _Round:
         aggregator = self.strategy.aggregator(state, self.layout.names)
         compared = isinstance(aggregator, Collected) or self.strategy.single
         cut = groups.groups(self.job, sites, self.number, compared=compared)
-        chunks = [schedule.chunks(self.population, own, self.number, gains=gains) for own in cut]
+        chunks = [schedule.chunks(self.population, own, self.number, self.chunk, gains) for own in cut]
         control = self.strategy.control(state)
         order = Order(
             weights=state.params, control=None if control is None else self.layout.flat(control), controls=held

@@ -20,6 +20,7 @@ class Chosen:
     """An executor, and why none of the faster ones."""
 
     executor: Executor
+    population: Population
     passed_over: tuple[tuple[str, str], ...] = ()  # (name, reason)
 
 
@@ -27,15 +28,19 @@ def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "
     """The fastest executor for a job, or the one that was asked for.
 
     Raises:
-        ConfigError: there is no executor of that name, or it cannot do this job.
+        ConfigError: there is no executor of that name, or it cannot do this job, or no such device.
     """
     if wanted not in (AUTO, *NAMES):
         raise ConfigError(f"simulation.executor is {wanted!r}", allowed=nearest(wanted, [AUTO, *NAMES]))
+    if device != "cpu":
+        from fedsite.simulations.vectorised import devices
+
+        devices.check(device)
     passed: list[tuple[str, str]] = []
     for name in NAMES if wanted == AUTO else (wanted,):
         found = _make(name, job, population, device)
         if not isinstance(found, str):
-            return Chosen(executor=found, passed_over=tuple(passed))
+            return Chosen(executor=found, population=population, passed_over=tuple(passed))
         passed.append((name, found))
     raise ConfigError(
         f"executor {wanted} cannot do this: {passed[-1][1]}", allowed=f"simulation.executor={AUTO} takes one that can"
@@ -70,8 +75,6 @@ def _make(name: str, job: Job, population: Population, device: str) -> Executor 
 def _traced(job: Job, population: Population, device: str) -> Executor | str:
     from fedsite.simulations.vectorised.functional import Functional
 
-    if job.private and job.privacy.unit == "entity":
-        return "privacy.unit entity needs the gradient of several windows as one"
     found = Functional(job, population, device)
     try:
         found.probe()

@@ -1,6 +1,7 @@
 """Any functional model through `torch.func`: one traced gradient, mapped over stacked sites; also on a CUDA device.
 
-Under DP-SGD it is mapped over windows too, in blocks that bound the memory of per-window gradients.
+Under DP-SGD it is mapped over privacy units too, in blocks that bound the memory of their gradients. A unit of several
+windows has the gradient of their mean: its windows are laid side by side, filled up with some of weight 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.schedule import Chunk
 from fedsite.simulations.vectorised.sums import Sum
 
-_NUMBERS: Final = 1 << 24  # per-window gradient numbers held at once (64 MiB)
+NUMBERS: Final = {"cpu": 1 << 24, "cuda": 1 << 29}  # of privacy units' gradients that are held at once (64 MiB, 2 GiB)
+Sums = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
 
 
 class Functional(Lockstep):
@@ -48,14 +50,18 @@ class Functional(Lockstep):
         Raises:
             RuntimeError: it cannot.
         """
-        params = [value.detach().expand(2, *value.shape).contiguous() for value in self._start()]
-        x, y = (tensor[:2].expand(2, *tensor[:2].shape).to(self._device) for tensor in (self._x, self._y))
-        batch = Batch(x=x, y=y, share=torch.ones(x.shape[:2], device=self._device), unit=None)
-        self._gradients.push(params, batch, [torch.zeros_like(param) for param in params], 0.0, 1.0)
+        self.attempt(2, 2)
 
-    def _start(self) -> list[Tensor]:
+    def attempt(self, sites: int, width: int) -> None:
+        """One gradient of so many sites and windows, for nothing."""
         named = dict(self._job.module().named_parameters())
-        return [named[name].to(self._device) for name in self._layout.names]
+        origin = [named[name].detach().to(self._device) for name in self._layout.names]
+        params = [value.expand(sites, *value.shape).clone(memory_format=torch.contiguous_format) for value in origin]
+        rows = torch.zeros((sites, width), dtype=torch.int64)
+        x, y = (tensor[rows.to(tensor.device)].to(self._device) for tensor in (self._windows.x, self._windows.y))
+        unit = rows.to(self._device) if self._job.private and self._job.privacy.unit == "entity" else None
+        batch = Batch(x=x, y=y, share=torch.ones(rows.shape, device=self._device), unit=unit)
+        self._gradients.push(params, batch, [torch.zeros_like(param) for param in params], 0.0, 1.0)
 
 
 class TracedGradients:
@@ -63,42 +69,67 @@ class TracedGradients:
 
     def __init__(self, job: Job, device: str = "cpu") -> None:
         module = self._module = job.module().to(device)
-        self._names = Layout.of(module).names
-        self._clip = job.privacy.clip if job.private else None
-        value = _value(module, self._names, losses.loss_function(job.loss))
-        each = grad(value)
-        self._sites = vmap(each)
-        self._windows = vmap(vmap(each, in_dims=(None, 0, 0, 0)))
+        layout = self._layout = Layout.of(module)
+        each = grad(_value(module, layout.names, losses.loss_function(job.loss)))
+        self.sums: Sums = clipped(each, job.privacy.clip) if job.private else vmap(each)
+        self._private, self._held = job.private, NUMBERS[device]
 
     def load(self, weights: Weights) -> None:
         """Take the weights that are not trained, which are the same at every site."""
-        if len(self._names) < len(weights):
+        if len(self._layout.names) < len(weights):
             vector.load(self._module, weights)
 
     def push(self, params: list[Tensor], batch: Batch, into: list[Tensor], beta: float, alpha: float) -> None:
         """into ← beta · into + alpha · gradient, where `into` may be `params`."""
-        if self._clip is None:
-            found = self._sites(params, batch.x, batch.y, batch.share)
-        else:
-            found = self._clipped(params, batch, self._clip)
+        each = (batch.x, batch.y, batch.share)
+        found = self._blocks(params, batch) if self._private else self.sums(params, *each)
         for target, gradient in zip(into, found, strict=True):
             target.mul_(beta).add_(gradient, alpha=alpha)
 
-    def _clipped(self, params: list[Tensor], batch: Batch, clip: float) -> list[Tensor]:
-        """Σ over windows of their clipped gradients, [C, ...] each."""
-        numbers = sum(param.numel() for param in params)  # of one window of every site
-        block = max(1, _NUMBERS // numbers)
+    def _blocks(self, params: list[Tensor], batch: Batch) -> list[Tensor]:
+        """Σ over privacy units of their clipped gradients, [C, ...] each."""
+        x, y, share = by_unit(batch)
+        block = max(1, self._held // (self._layout.size * len(x)))
         total = [torch.zeros_like(param) for param in params]
-        for start in range(0, batch.x.shape[1], block):
+        for start in range(0, x.shape[1], block):
             part = slice(start, start + block)
-            windows = (batch.x[:, part, None], batch.y[:, part, None], batch.share[:, part, None])
-            found = self._windows(params, *windows)
-            square = torch.stack([each.flatten(2).square().sum(2) for each in found]).sum(0)
-            factor = limits(square, clip)
-            for into, each in zip(total, found, strict=True):
-                scale = factor.view(*factor.shape, *(1,) * (each.dim() - 2))
-                into += torch.where(scale > 0, each * scale, 0.0).sum(1)
+            for into, each in zip(total, self.sums(params, x[:, part], y[:, part], share[:, part]), strict=True):
+                into += each
         return total
+
+
+def clipped(each: Callable[..., list[Tensor]], clip: float) -> Sums:
+    """Of sites [C] and units [C, U, M windows]: Σ over units of their clipped gradients."""
+    units = vmap(vmap(each, in_dims=(None, 0, 0, 0)))
+
+    def sums(params: list[Tensor], x: Tensor, y: Tensor, share: Tensor) -> list[Tensor]:
+        found = units(params, x, y, share)
+        square = torch.stack([gradient.flatten(2).square().sum(2) for gradient in found]).sum(0)
+        factor = limits(square, clip)
+        scales = [factor.view(*factor.shape, *(1,) * (gradient.dim() - 2)) for gradient in found]
+        pairs = zip(scales, found, strict=True)
+        return [torch.where(scale > 0, gradient * scale, 0.0).sum(1) for scale, gradient in pairs]
+
+    return sums
+
+
+def by_unit(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch's x, y and share as [C, U units, M windows, ...]; what fills up weighs 0."""
+    if batch.unit is None:
+        return batch.x[:, :, None], batch.y[:, :, None], batch.share[:, :, None]
+    there = batch.share > 0
+    shape = (len(there), int(batch.unit.max()) + 1)
+    sizes = torch.zeros(shape, dtype=torch.int64, device=there.device).scatter_add_(1, batch.unit, there.long())
+    start = (sizes.cumsum(1) - sizes).gather(1, batch.unit)  # units lie one behind the other
+    place = torch.arange(there.shape[1], device=there.device) - start
+    site, window = there.nonzero(as_tuple=True)
+    places = (site, batch.unit[site, window], place[site, window])
+    index = torch.zeros((*shape, int(sizes.max())), dtype=torch.int64, device=there.device)
+    index[places] = window
+    share = torch.zeros(index.shape, device=there.device)
+    share[places] = batch.share[site, window]
+    sites = torch.arange(len(there), device=there.device)[:, None, None]
+    return batch.x[sites, index], batch.y[sites, index], share
 
 
 def _value(module: nn.Module, names: tuple[str, ...], criterion: losses.Loss) -> Callable[..., Tensor]:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised import devices, noise, randomness
+from fedsite.simulations.vectorised.devices import Drawn
 from fedsite.simulations.vectorised.executor import Order, finish
 from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
@@ -82,8 +83,8 @@ class Lockstep:
         self._device = device
         self._layout = Layout.of(job.module())
         self._slices = self._layout.slices
-        self._x = torch.from_numpy(population.x)
-        self._y = torch.from_numpy(population.targets(job.loss))
+        self._windows = devices.Windows(population.x, population.targets(job.loss), device)
+        devices.exact(device)
 
     def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
         """Train every site of a chunk as ordered and add its update to `total`.
@@ -94,9 +95,10 @@ class Lockstep:
         plan = schedule(self._job, self._population, chunk)
         origin = [torch.tensor(order.weights[name]).to(self._device) for name in self._layout.names]
         stack = self._stack(origin, len(chunk.sites), order.drift(chunk.sites))
+        drawn = self._windows.drawn(plan)
         for step in range(int(plan.steps.max())):
-            self._step(stack, origin, plan, chunk, step)
-        deltas = [param.sub_(old).cpu() for param, old in zip(stack.params, origin, strict=True)]
+            self._step(stack, origin, plan, drawn, chunk, step)
+        deltas = [param.sub_(old) for param, old in zip(stack.params, origin, strict=True)]
         finish(deltas, self._job, self._population, order, chunk, total)
 
     def _stack(self, origin: list[Tensor], sites: int, drift: NDArray[np.float32] | None) -> _Stack:
@@ -117,37 +119,35 @@ class Lockstep:
         pairs = zip(self._slices, self._layout.shapes, strict=True)
         return [flat[:, part].reshape(len(flat), *shape) for part, shape in pairs]
 
-    def _step(self, stack: _Stack, origin: list[Tensor], plan: Schedule, chunk: Chunk, step: int) -> None:
+    def _step(self, stack: _Stack, origin: list[Tensor], plan: Schedule, drawn: Drawn, chunk: Chunk, step: int) -> None:
         active = int((plan.steps > step).sum())
         counts = plan.counts[:active, step]
+        width = max(int(counts.max()), 1)
         if self._job.private or counts.all():
             part = stack.part(slice(active))
-            self._descend(part, origin, self._batch(plan, slice(active), step), chunk, step)
+            self._descend(part, origin, self._batch(drawn, slice(active), step, width), chunk, step)
             return
         there = counts.nonzero()[0]
         if len(there):
             pick = torch.from_numpy(there).to(self._device)
             part = stack.part(pick)
-            self._descend(part, origin, self._batch(plan, pick.cpu(), step), chunk, step)
+            self._descend(part, origin, self._batch(drawn, pick, step, width), chunk, step)
             for whole, some in zip(stack.tensors(), part.tensors(), strict=True):
                 whole[pick] = some
 
-    def _batch(self, plan: Schedule, pick: slice | Tensor, step: int) -> Batch:
-        counts = torch.from_numpy(plan.counts)[pick, step]
-        width = max(int(counts.max()), 1)
-        rows = torch.from_numpy(plan.rows)[pick, step, :width]
-        there = torch.arange(width) < counts[:, None]
+    def _batch(self, drawn: Drawn, pick: slice | Tensor, step: int, width: int) -> Batch:
+        counts, rows = drawn.counts[pick, step], drawn.rows[pick, step, :width]
+        there = torch.arange(width, device=self._device) < counts[:, None]
         unit = None
         share = there.float()
-        if plan.unit is not None:
-            unit = torch.from_numpy(plan.unit)[pick, step, :width]
-            sizes = torch.zeros((len(rows), int(unit.max()) + 1)).scatter_add_(1, unit, share)
+        if drawn.unit is not None:
+            unit = drawn.unit[pick, step, :width]
+            sizes = torch.zeros((len(rows), width), device=self._device).scatter_add_(1, unit, share)
             share = share / sizes.gather(1, unit).clamp(min=1.0)
         elif not self._job.private:
             share = share / counts[:, None]
-        x = self._x[rows].to(self._device)
-        y = x if self._y is self._x else self._y[rows].to(self._device)
-        return Batch(x=x, y=y, share=share.to(self._device), unit=None if unit is None else unit.to(self._device))
+        x = drawn.x[rows]
+        return Batch(x=x, y=x if drawn.y is drawn.x else drawn.y[rows], share=share, unit=unit)
 
     def _descend(self, stack: _Stack, origin: list[Tensor], batch: Batch, chunk: Chunk, step: int) -> None:
         local, rate = self._job.local, self._job.learning_rate(chunk.round)
@@ -197,6 +197,11 @@ class Lockstep:
         alpha /= self._job.privacy.batch
         self._gradients.push(params, batch, into, beta, alpha)
         keys = randomness.key(self._job.seed, Purpose.NOISE, chunk.round, chunk.sites[: len(params[0])], step)
-        noise = torch.from_numpy(randomness.normal(keys, self._layout.size)).to(self._device)
+        size = self._layout.size
+        drawn = (
+            torch.from_numpy(randomness.normal(keys, size))
+            if self._device == "cpu"
+            else noise.normal(keys, size, self._device)
+        )
         for target, part in zip(into, self._slices, strict=True):
-            target.add_(noise[:, part].view_as(target), alpha=alpha * self._job.deviation(self._layout.size))
+            target.add_(drawn[:, part].view_as(target), alpha=alpha * self._job.deviation(self._layout.size))

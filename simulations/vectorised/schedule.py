@@ -20,6 +20,8 @@ from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.randomness import Purpose
 
 CHUNK: Final = 20  # sites: their stacked weights should stay in the processor's cache
+_WIDE: Final = 1 << 27  # parameters of all sites of a chunk on a GPU (0.5 GiB; several copies are held)
+_MOST: Final = 4096  # sites of such a chunk: its batches are drawn at once
 _DRAWS: Final = 1 << 20  # hashes held at once (8 MiB)
 Ints = NDArray[np.int64]
 
@@ -50,6 +52,11 @@ class Schedule:
     counts: Ints
     steps: Ints
     unit: Ints | None = None
+
+
+def chunk_sites(device: str, numbers: int) -> int:
+    """How many sites with so many parameters each are trained together; a GPU is idle with few."""
+    return CHUNK if device == "cpu" else min(_MOST, max(CHUNK, _WIDE // max(numbers, 1)))
 
 
 def chunks(

@@ -42,7 +42,7 @@ JOBS: dict[str, tuple[Job, str, str]] = {
     "private": (job("cross_entropy", options=RELU, privacy=PRIVATE), "class", "compiled batched vmap"),
     "private, pulled": (job(local=PULLED, privacy=PRIVATE), "value", "compiled batched vmap"),
     "private autoencoder": (job("reconstruction", "autoencoder", CODE, privacy=PRIVATE), "class", "compiled batched"),
-    "private entities": (job(local=PULLED, privacy=ENTITY), "value", "batched"),
+    "private entities": (job(local=PULLED, privacy=ENTITY), "value", "batched vmap"),
     "Adam": (job(local={"optimizer": "adam", "proximal": 0.1, "learning_rate": 0.02}), "value", "batched vmap"),
     "recurrent": (job(model="gru", options={"hidden": 5}, local=PULLED), "value", "vmap"),
     "private recurrent": (job(model="gru", options={"hidden": 5}, privacy=PRIVATE), "value", "vmap"),
@@ -202,8 +202,7 @@ def test_the_fastest_way_is_chosen_and_the_others_are_named(monkeypatch: pytest.
     assert found.executor.name == "batched"
     assert found.passed_over == (("compiled", "numba is not installed (pip install 'fedsite[fast]')"),)
     private = choice.choose(job(model="gru", options={"hidden": 5}, privacy=ENTITY), people)
-    assert private.executor.name == "loop"
-    assert dict(private.passed_over)["vmap"] == "privacy.unit entity needs the gradient of several windows as one"
+    assert private.executor.name == "vmap"
     with pytest.raises(ConfigError, match=r"executor batched cannot do this: model gru trained in all is not"):
         choice.choose(job(model="gru", options={"hidden": 5}), people, "batched")
     with pytest.raises(ConfigError, match=r"simulation\.executor is 'fast'"):
