@@ -37,7 +37,7 @@ from fedsite.client.sums.sums import Sums
 from fedsite.client.work.protect import protect, reply_header
 from fedsite.protocol import instants, messages, signing
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
-from fedsite.protocol.messages import NEXT, Frame, Header
+from fedsite.protocol.messages import CONTROL, NEXT, Frame, Header
 from fedsite.protocol.plan import RoundPlan
 
 _log = logging.getLogger(__name__)
@@ -182,6 +182,8 @@ class Handler:
 
     def _work(self, header: Header, frame: Frame, plan: RoundPlan) -> dict[str, bytes]:
         blobs = {name: blob(frame, name) for name in _WORK[header.kind]}
+        if header.kind == "train" and plan.strategy.control:
+            blobs[CONTROL] = blob(frame, CONTROL)
         if header.kind == "evaluate" and "graph" in frame.blobs:
             blobs["graph"] = blob(frame, "graph")
         if "model" in blobs and hashlib.sha256(blobs["model"]).hexdigest() != header.model_hash:

@@ -10,13 +10,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from fedsite.client import data
+from fedsite.client import data, variates
 from fedsite.client.consent import policy
 from fedsite.client.ledger.budget import Budget
 from fedsite.client.ledger.reservations import COVERAGE, Reservations, Worker
 from fedsite.client.settings import Settings
 from fedsite.client.store import Outbox, failure_name, release_name, terms_of
 from fedsite.client.work import pipe
+from fedsite.client.work.control import VARIATE
 from fedsite.privacy.accounting import Spend
 from fedsite.protocol import instants
 from fedsite.protocol.errors import DocumentError, RefusalCode
@@ -126,6 +127,10 @@ class Releases:
 
     def _compute(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], manifest: Manifest | None) -> bytes:
         given = blobs if manifest is None else {**blobs, "manifest": manifest.encode()}
+        controlled = header.kind == "train" and plan.strategy.control
+        folder = self._outbox.folder(plan.run_id)
+        if controlled and (kept := variates.before(folder, variates.counted(header))) is not None:
+            given = {**given, VARIATE: kept}
         private = plan.privacy.mode != "none"
         if private and header.kind == "calibrate":
             # Its failure is charged too, and brings no word of whose records were read: these are asked for before. A
@@ -140,6 +145,9 @@ class Releases:
             raise
         if private:
             self._reservations.cover(plan, answer)
+        if controlled:
+            # Before the update, which follows from it: an update that is kept is never computed again.
+            variates.after(folder, header.round, bytes(answer.blobs[VARIATE]))
         return bytes(answer.blobs["values" if manifest is None else "vector"])
 
     def _ask(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], operation: str = "") -> pipe.Message:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedsite.protocol.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Array = NDArray[np.generic]
 LARGEST_FILE = 1 << 30  # bytes, of `model.init`
@@ -92,6 +92,14 @@ def delta(new: Mapping[str, Array], old: Mapping[str, Array], names: list[str]) 
         _same_kind(name, new[name], old[name].shape, old[name].dtype)
         found[name] = new[name] - old[name]  # type: ignore[operator]
     return found
+
+
+def ordered(module: nn.Module, arrays: Mapping[str, Array]) -> list[Tensor]:
+    """The named arrays as tensors, in the order of the parameters that are trained."""
+    import torch
+
+    named = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    return [torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in named]
 
 
 def apply(arrays: Mapping[str, Array], change: Mapping[str, Array]) -> dict[str, Array]:

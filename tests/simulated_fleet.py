@@ -13,7 +13,17 @@ from fedsite.protocol import ids, sealing, weights
 from fedsite.protocol.federation import Federation
 from fedsite.protocol.keys import SigningKey
 from fedsite.protocol.messages import Frame, read_header
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
+from fedsite.protocol.plan import (
+    CONTROLLED,
+    SCHEMA,
+    LocalPlan,
+    ModelPlan,
+    PrivacyPlan,
+    ProtectionPlan,
+    RoundPlan,
+    RoundsPlan,
+    StrategyPlan,
+)
 from fedsite.server.audit_log import Log, RunTrail
 from fedsite.server.link.transport import Failure, SiteLink
 from fedsite.server.rounds.coordinator import Coordinator, Publisher
@@ -126,6 +136,7 @@ class Play:
     privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
     protection: ProtectionPlan = field(default_factory=lambda: ProtectionPlan(mode="sealed"))
     strategy: StrategyPlan = field(default_factory=StrategyPlan)
+    local: LocalPlan = field(default_factory=lambda: LocalPlan(steps=1, sampling_rate=0.5))
     publish: Publisher | None = None
     stopping: Callable[[], bool] = lambda: False
     leaving: Callable[[], bool] = lambda: False
@@ -137,12 +148,13 @@ class Play:
     def plan(self) -> RoundPlan:
         """The plan of a new run."""
         return RoundPlan(
+            schema=CONTROLLED if self.strategy.control else SCHEMA,
             federation=self.fleet.federation.id,
             run_id=ids.ulid(),
             created="2026-01-01T00:00:00Z",
             task=self.task,
             model=ModelPlan(name="mlp", options=self.options, init_hash=weights.digest(self.initial), parameters=5),
-            local=LocalPlan(steps=1, sampling_rate=0.5),
+            local=self.local,
             privacy=self.privacy,
             protection=self.protection,
             strategy=self.strategy,

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,17 @@ import numpy as np
 from fedsite.client import data as site_data
 from fedsite.client.ledger import prices
 from fedsite.client.ledger.budget_entries import from_values
-from fedsite.client.sums import terms
-from fedsite.client.work import noise, pipe, protect
+from fedsite.client.work import given, noise, pipe, protect
+from fedsite.client.work.control import VARIATE, Control
 from fedsite.client.work.worker import Operation
 from fedsite.privacy.sampling import Source
 from fedsite.protocol import weights
-from fedsite.protocol.errors import DataError, DocumentError, PolicyError, RefusalCode
-from fedsite.protocol.messages import DELTA
+from fedsite.protocol.errors import DataError, PolicyError, RefusalCode
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.errors import CHECK, TelemetryError
-from fedsite.telemetry.task import Task, read_task
-
-WEIGHTS_LIMIT = 1 << 30  # bytes
+from fedsite.telemetry.task import Task
 
 
 class Operations:
@@ -71,7 +68,7 @@ class Operations:
         that, or None), `delta`; blob `plan`. `run`, `round` (one of training, with its evaluation), `epsilon` (with
         what was spent) and `task` (with what its task spent) are at `delta`, `claim` is at the plan's own.
         """
-        plan, unit = _plan(blobs["plan"]), str(arguments["unit"])
+        plan, unit = given.plan(blobs["plan"]), str(arguments["unit"])
         delta, of_task = float(arguments["delta"]), arguments.get("of_task")
         return pipe.Message(
             header=prices.cost(
@@ -88,8 +85,8 @@ class Operations:
         from fedsite.client.work import rehearsal
         from fedsite.client.work import rounds as work
 
-        plan = _plan(blobs["plan"])
-        task = _task(plan)
+        plan = given.plan(blobs["plan"])
+        task = given.task(plan)
         work.build(plan, task)
         data = self._check(task, arguments)
         units = _units(plan, data)
@@ -104,10 +101,10 @@ class Operations:
 
     def coverage(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Whose records the data holds, for the site's own budget; before a calibration, which is checked first."""
-        plan = _plan(blobs["plan"])
-        task = _task(plan)
+        plan = given.plan(blobs["plan"])
+        task = given.task(plan)
         if "graph" in blobs:
-            _calibration(task, arguments, blobs["graph"])
+            given.calibration(task, arguments, blobs["graph"])
         self._load(task, arguments)
         return pipe.Message(header={}, blobs=self._coverage(plan, task))
 
@@ -116,8 +113,8 @@ class Operations:
         from fedsite.client.work import rounds as work
         from fedsite.privacy import sampling
 
-        plan = _plan(blobs["plan"])
-        task = _task(plan)
+        plan = given.plan(blobs["plan"])
+        task = given.task(plan)
         source = sampling.SystemRandom()
         values = work.statistics(plan, self._load(task, arguments), source)
         return _answer(values, blobs, source, self._coverage(plan, task))
@@ -127,14 +124,17 @@ class Operations:
         from fedsite.client.work import rounds as work
         from fedsite.privacy import sampling
 
-        plan, task, model = _checked(blobs)
-        scale = _normalisation(task, arguments)
+        plan, task, model, trained = given.checked(blobs)
+        control = Control.read(blobs, trained) if plan.strategy.control else None
+        scale = given.normalisation(task, arguments)
         data = self._load(task, arguments)
         evaluate = bool(arguments.get("evaluate"))
         number = int(arguments["round"])
         source = sampling.SystemRandom()
-        values = work.train_round(plan, data, model, scale, evaluate, source, number)
-        return _answer(values, blobs, source, self._coverage(plan, task))
+        correction = None if control is None else control.correction
+        values = work.train_round(plan, data, model, scale, evaluate, source, number, correction=correction)
+        kept = {} if control is None else {VARIATE: control.after(plan, values, number)}
+        return _answer(values, blobs, source, self._coverage(plan, task) | kept)
 
     def evaluate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Metric sums of a model on the holdout, and of its int8 graph where one travels along."""
@@ -143,10 +143,10 @@ class Operations:
         from fedsite.models import onnx_limits
         from fedsite.privacy import sampling
 
-        plan, task, model = _checked(blobs)
+        plan, task, model, _ = given.checked(blobs)
         if "graph" in blobs:
             onnx_limits.check(blobs["graph"])
-        scale = _normalisation(task, arguments)
+        scale = given.normalisation(task, arguments)
         data = self._load(task, arguments)
         source = sampling.SystemRandom()
         values = work.evaluate(plan, data, model, scale, source)
@@ -159,9 +159,9 @@ class Operations:
         from fedsite.client.work import rounds as work
         from fedsite.privacy import sampling
 
-        plan = _plan(blobs["plan"])
-        task = _task(plan)
-        scale, tensors = _calibration(task, arguments, blobs["graph"])
+        plan = given.plan(blobs["plan"])
+        task = given.task(plan)
+        scale, tensors = given.calibration(task, arguments, blobs["graph"])
         data = self._load(task, arguments)
         source = sampling.SystemRandom()
         values = work.calibrate(plan, data, blobs["graph"], scale, tensors, source)
@@ -208,69 +208,6 @@ class Operations:
             return {}
         self._covered = self._covered or json.dumps(coverage.plain(coverage.coverage(task, self._data))).encode()
         return {"coverage": self._covered}
-
-
-@lru_cache(maxsize=4)
-def _plan(data: bytes) -> RoundPlan:
-    return RoundPlan.parse(data)
-
-
-def _task(plan: RoundPlan) -> Task:
-    return read_task(plan.task)
-
-
-def _checked(blobs: Mapping[str, bytes]) -> tuple[RoundPlan, Task, dict[str, np.ndarray]]:
-    """Plan, task and weights; a model that does not fit is refused before any data is read."""
-    from fedsite.client.work import rounds as work
-    from fedsite.models import vector
-
-    plan = _plan(blobs["plan"])
-    task = _task(plan)
-    model = weights.decode(blobs["model"], limit=WEIGHTS_LIMIT)
-    module = work.build(plan, task)
-    vector.load(module, model)
-    if "manifest" in blobs:
-        shapes = {DELTA + name: model[name].shape for name in vector.trainable(module, plan.model.trainable)}
-        terms.check_deltas(Manifest.parse(blobs["manifest"]), shapes)
-    return plan, task, model
-
-
-def _calibration(task: Task, arguments: Mapping[str, Any], graph: bytes) -> tuple[Any, list[str]]:
-    """Normalisation and tensors of a calibration; whatever can be refused of it without data is.
-
-    Raises:
-        IntegrityError: the graph is not one of our export's kind, or does not show the tensors.
-        DocumentError: the normalisation does not fit, or no tensors are named.
-    """
-    from fedsite.models import extremes, onnx_limits
-
-    outputs = onnx_limits.check(graph).graph.outputs
-    tensors = arguments.get("tensors")
-    if not isinstance(tensors, list) or not all(isinstance(name, str) for name in tensors):
-        raise DocumentError("a calibration that names no tensors", allowed="body with tensors, a list of names")
-    extremes.check_taps(tensors, outputs)
-    return _normalisation(task, arguments), tensors
-
-
-def _normalisation(task: Task, arguments: Mapping[str, Any]) -> Any:
-    """The federation's normalisation out of an instruction.
-
-    Raises:
-        DocumentError: not one finite mean and one positive scale per feature.
-    """
-    from fedsite.telemetry.statistics import Normalisation
-
-    count = len(task.feature_names)
-    body = arguments.get("normalisation")
-    try:
-        mean = np.asarray(body["mean"], np.float64)  # type: ignore[index]
-        scale = np.asarray(body["scale"], np.float64)  # type: ignore[index]
-    except (TypeError, KeyError, ValueError):
-        raise DocumentError("normalisation is missing or not numbers", allowed="mean and scale") from None
-    shapes = mean.shape == scale.shape == (count,)
-    if not shapes or not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
-        raise DocumentError("normalisation does not fit", allowed=f"{count} finite means and positive scales")
-    return Normalisation(mean=mean.astype(np.float32), scale=scale.astype(np.float32))
 
 
 def _units(plan: RoundPlan, data: SiteData) -> int:

@@ -73,11 +73,12 @@ def train_round(
     *,
     seed: int | None = None,
     simulated: bool = False,
+    correction: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Values:
     """Train from `weights` and answer `delta/<parameter>`, `weight` [1], and `loss` [1] without privacy.
 
     With `evaluate` also the incoming model's `evaluation/…`, before it is trained. `weight` is the number of windows
-    without privacy, and the public constant 1 with it.
+    where these count (`plan.weighted`: never with privacy), and the public constant 1 where they do not.
 
     Args:
         plan: the run.
@@ -89,6 +90,7 @@ def train_round(
         round_number: from 1.
         seed: makes batches repeatable without privacy (simulation, tests).
         simulated: allows a seeded source under privacy; never set at a real site.
+        correction: added to every gradient, by trained parameter (client/work/control.py).
 
     Raises:
         ConfigError: training diverged, without privacy; with it, weights that are not finite stay as they came.
@@ -117,6 +119,7 @@ def train_round(
         round_number=round_number,
         rng_seed=None if private else seed,
         source=source,
+        correction=() if correction is None else vector.ordered(module, correction),
     )
     after = vector.state(module)
     if private:
@@ -130,7 +133,7 @@ def train_round(
         )
     for name, array in vector.delta(after, weights, names).items():
         found[DELTA + name] = array
-    found[WEIGHT] = np.array([1.0 if private else float(trained.examples)])
+    found[WEIGHT] = np.array([float(trained.examples) if plan.weighted else 1.0])
     if not private:
         found[LOSS] = np.array([trained.loss if math.isfinite(trained.loss) else 0.0])
     return found

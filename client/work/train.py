@@ -1,9 +1,10 @@
 """Local training at a site: so many steps on Poisson batches, starting from the round's global model.
 
 Without privacy a step averages over the batch it drew. With privacy `train_private` makes the step's gradient, and
-everything else (optimizer, FedProx, decay) is the same: it only sees the noised gradient, never the data.
+everything else (optimizer, FedProx, SCAFFOLD, decay) is the same: it only sees the noised gradient, never the data.
 
-Source: FedProx, Li et al. 2020 (arXiv:1812.06127), equation 2.
+Source: FedProx, Li et al. 2020 (arXiv:1812.06127), equation 2; SCAFFOLD, Karimireddy et al. 2020 (arXiv:1910.06378),
+algorithm 1, line 10.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def train(
     round_number: int,
     rng_seed: int | None = None,
     source: Source,
+    correction: Sequence[Tensor] = (),
 ) -> Trained:
     """Take exactly `local.steps` steps on the trainable parameters of `module`, in place.
 
@@ -58,6 +60,7 @@ def train(
         round_number: from 1; the learning rate decays with it.
         rng_seed: makes the batches of training without privacy repeatable; never used with privacy.
         source: the site's randomness.
+        correction: added to every gradient, after any noise, one for each trained parameter (SCAFFOLD's c − c_i).
 
     Raises:
         DataError: there are no windows (a step that is noised here is noise alone then).
@@ -73,12 +76,12 @@ def train(
             raise DataError("no training windows", allowed="at least 1", next_step="run `fedsite data check`")
         draws = SeededSource((rng_seed, round_number)) if rng_seed is not None else source
         gradient = plain_gradient(module, parameters, x, y, criterion, local.sampling_rate, draws)
-        mean = _descend(parameters, gradient, local, round_number)
+        mean = _descend(parameters, gradient, local, round_number, correction)
     else:
         from fedsite.client.work import train_private
 
         with train_private.gradients(module, x, y, windows.entity, criterion, local, privacy, source) as step:
-            mean = _descend(parameters, step, local, round_number)
+            mean = _descend(parameters, step, local, round_number, correction)
     return Trained(steps=local.steps, loss=mean, examples=len(windows))
 
 
@@ -106,7 +109,9 @@ def plain_gradient(
     return step
 
 
-def _descend(parameters: Sequence[Tensor], gradient: Gradient, local: LocalPlan, round_number: int) -> float:
+def _descend(
+    parameters: Sequence[Tensor], gradient: Gradient, local: LocalPlan, round_number: int, correction: Sequence[Tensor]
+) -> float:
     """Run the optimizer over `local.steps` gradients and return the mean loss of the batches that had one."""
     optimizer = _optimizer(parameters, local, round_number)
     start = [parameter.detach().clone() for parameter in parameters] if local.proximal else []
@@ -116,6 +121,8 @@ def _descend(parameters: Sequence[Tensor], gradient: Gradient, local: LocalPlan,
         if found is None:
             continue
         losses.append(value)
+        if correction:
+            found = [grad + shift for grad, shift in zip(found, correction, strict=True)]
         if local.proximal:
             pairs = zip(found, parameters, start, strict=True)
             found = [grad + local.proximal * (now.detach() - origin) for grad, now, origin in pairs]
@@ -129,7 +136,7 @@ def _descend(parameters: Sequence[Tensor], gradient: Gradient, local: LocalPlan,
 
 def _optimizer(parameters: Sequence[Tensor], local: LocalPlan, round_number: int) -> torch.optim.Optimizer:
     """Fresh every round: a moment kept between rounds would be state that no plan shows."""
-    rate = local.learning_rate * local.learning_rate_decay ** (round_number - 1)
+    rate = local.rate(round_number)
     if local.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=local.weight_decay)
     return torch.optim.SGD(parameters, lr=rate, momentum=local.momentum, weight_decay=local.weight_decay)

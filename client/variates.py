@@ -1,0 +1,64 @@
+"""A site's control variate of a run (SCAFFOLD), kept from round to round beside what else is kept of the run.
+
+One file for each round that moved it. Every instruction to train says the last round whose update of this site counted:
+the variate of that round is what the site goes on from, and the others are dropped. So at most two files are there, the
+same round computed again moves nothing twice, and an update that was never sent, or never counted, has moved nothing.
+Where the file is gone or damaged the site goes on from 0: the model is trained as before, but c, which holds what was
+lost, is off by that over the number of sites, for the rest of the run.
+
+What is kept follows from updates as they were released, and is private as they are. It goes when the run ends, or with
+the federation.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from fedsite.protocol.errors import DocumentError, FedsiteError
+from fedsite.protocol.kept import checked, keep
+from fedsite.protocol.messages import CONTROL, Header
+from fedsite.protocol.storage import private_directory
+
+_log = logging.getLogger(__name__)
+
+
+def counted(header: Header) -> int:
+    """The round that an instruction to train names; 0: none yet.
+
+    Raises:
+        DocumentError: not one before the instruction's own.
+    """
+    found = header.body.get(CONTROL)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < header.round:
+        raise DocumentError(f"control of round {found!r:.40}", allowed=f"a round from 0 to {header.round - 1}")
+    return found
+
+
+def before(folder: Path, number: int) -> bytes | None:
+    """The variate after round `number`, encoded; None where there is none. Those of all other rounds are dropped."""
+    path = _path(folder, number)
+    for other in folder.glob("*.variate"):
+        if other != path:
+            other.unlink(missing_ok=True)
+    if number == 0:
+        return None
+    try:
+        return checked(path)
+    except (FedsiteError, OSError) as error:
+        _log.warning("the control variate of round %s is lost (%s): this site goes on from 0", number, error)
+        return None
+
+
+def after(folder: Path, number: int, data: bytes) -> None:
+    """Keep the variate that round `number` leads to, before its update can leave.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    private_directory(folder)
+    keep(_path(folder, number), data)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.variate"
