@@ -77,9 +77,26 @@ def demo(
 
 
 def report(
-    file: Annotated[Path, typer.Argument(help="A report.json written by `fedsite demo`.")],
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE",
+            help="A folder that `fedsite simulate` or `fedsite demo` wrote, or a report.json of the demo's.",
+        ),
+    ],
 ) -> None:
-    """Write report.html again beside a report.json."""
+    """Write report.html beside what a simulation, a sweep or the demo left."""
+    from fedsite.simulations import manifest, simulation_page
+
+    if place.is_dir() and not (place / "report.json").exists():
+        print(simulation_page.save(place))
+    elif place.name in (manifest.NAME, manifest.RESULT):
+        print(simulation_page.save(place.parent))
+    else:
+        print(_demo_page(place / "report.json" if place.is_dir() else place))
+
+
+def _demo_page(file: Path) -> Path:
     from fedsite.protocol import storage
     from fedsite.protocol.errors import ConfigError, DocumentError, StorageError
     from fedsite.simulations import page
@@ -89,8 +106,10 @@ def report(
         value = reports.decode(storage.read(file, limit=64 << 20).strip())
     except (StorageError, DocumentError) as error:
         raise ConfigError(
-            f"report {file}: {error.found}", allowed="a report.json that fedsite demo wrote", next_step="fedsite demo"
+            f"report {file}: {error.found}",
+            allowed="a report.json that fedsite demo wrote, or a folder that fedsite simulate wrote",
+            next_step="fedsite simulate, or fedsite demo",
         ) from None
     target = file.with_suffix(".html")
     storage.write_atomic(target, page.render(value).encode(), mode=0o644)
-    print(target)
+    return target

@@ -47,7 +47,7 @@ def curve(lines: Sequence[Line], levels: Sequence[Level], *, x_label: str, y_lab
     xs = [x for line in lines for x, _ in line.points]
     if not xs:
         raise ValueError("a chart needs at least one point")
-    low, high = _bounds(ys)
+    low, high = bounds(ys)
     left_x, right_x = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -55,7 +55,7 @@ def curve(lines: Sequence[Line], levels: Sequence[Level], *, x_label: str, y_lab
         py = TOP + (high - y) / (high - low) * (height - TOP - BOTTOM)
         return px, py
 
-    parts = [_open(height, f"{y_label} by {x_label}")]
+    parts = [opened(height, f"{y_label} by {x_label}")]
     for tick in ticks(low, high):
         _, py = at(left_x, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
@@ -83,7 +83,7 @@ def curve(lines: Sequence[Line], levels: Sequence[Level], *, x_label: str, y_lab
         ends.append((py, line.style, f"{line.label} {number(last[1])}"))
     parts += [
         f'<text class="end {style}" x="{WIDTH - RIGHT + 8}" y="{py + 4:.1f}">{escape(text)}</text>'
-        for py, style, text in _spread(ends, gap=17)
+        for py, style, text in apart(ends, gap=17)
     ]
     parts.append(
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
@@ -101,7 +101,7 @@ def bars(groups: Sequence[tuple[str, Sequence[Bar]]], *, y_label: str) -> str:
     rows = max((len(row) for _, row in groups), default=1)
     group_height = rows * (thickness + 3) + pad
     height = TOP + len(groups) * group_height
-    parts = [_open(height, f"{y_label} per site")]
+    parts = [opened(height, f"{y_label} per site")]
     for index, (name, row) in enumerate(groups):
         y0 = TOP / 2 + index * group_height
         middle = y0 + (group_height - pad) / 2 + 4
@@ -166,13 +166,14 @@ def _whole_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks(low, high, about=8) if tick == int(tick)] or [low]
 
 
-def _bounds(values: Sequence[float]) -> tuple[float, float]:
+def bounds(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that holds these values with a little room."""
     low, high = min(values), max(values)
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return low - margin, high + margin
 
 
-def _spread(ends: list[tuple[float, str, str]], gap: float) -> list[tuple[float, str, str]]:
+def apart(ends: Sequence[tuple[float, str, str]], gap: float = 17) -> list[tuple[float, str, str]]:
     """Push labels apart so that no two overlap; order is kept."""
     placed: list[tuple[float, str, str]] = []
     for y, style, text in sorted(ends):
@@ -180,5 +181,6 @@ def _spread(ends: list[tuple[float, str, str]], gap: float) -> list[tuple[float,
     return placed
 
 
-def _open(height: float, title: str) -> str:
+def opened(height: float, title: str) -> str:
+    """The beginning of a chart, with its name for who cannot see it."""
     return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'

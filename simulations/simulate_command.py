@@ -34,6 +34,8 @@ def simulate(
     from fedsite.simulations.board import Board
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 160
     asked = campaign.read(list(overrides or []), many=many, out=out)
     board = Board(console)
     try:

@@ -59,25 +59,28 @@ def claims(found: Simulation) -> str:
 
 def table(known: Manifest, done: Sequence[tuple[Cell, Simulation]]) -> Table:
     """One row for all seeds of a setting."""
-    found = Table(box=None, padding=(0, 2), header_style="dim")
-    grouped = seeds.groups(done, known.swept)
-    name = done[0][1].metric.name
-    found.add_column("run")
-    for head in ("seeds", name, "worst site", "central", "ε", "up a round", "minutes", "s a round"):
-        found.add_column(head, justify="right")
-    for group in grouped:
+    head = ("run", "seeds", done[0][1].metric.name, "worst site", "central", "ε", "minutes", "s a round")
+    rows = []
+    for group in seeds.groups(done, known.swept):
         first = group.runs[0]
-        found.add_row(
-            group.label or first.task,
-            str(len(group.runs)),
-            interval(group.metric()),
-            interval(seeds.estimate(run.metric.sites.worst if run.metric.sites else None for run in group.runs)),
-            interval(seeds.estimate(run.metric.central for run in group.runs)),
-            "–" if first.epsilon_max is None else output.epsilon(first.epsilon_max),
-            size(first.bytes_up_per_site_round),
-            _text(first.predicted_minutes),
-            number(sum(run.seconds_per_round for run in group.runs) / len(group.runs)),
+        rows.append(
+            (
+                group.label or first.task,
+                str(len(group.runs)),
+                interval(group.metric()),
+                interval(seeds.estimate(run.metric.sites.worst if run.metric.sites else None for run in group.runs)),
+                interval(seeds.estimate(run.metric.central for run in group.runs)),
+                "–" if first.epsilon_max is None else output.epsilon(first.epsilon_max),
+                _text(first.predicted_minutes),
+                f"{sum(run.seconds_per_round for run in group.runs) / len(group.runs):.2g}",
+            )
         )
+    kept = [place for place in range(len(head)) if any(row[place] != "–" for row in rows)]
+    found = Table(box=None, padding=(0, 1), header_style="dim")
+    for place in kept:
+        found.add_column(head[place], justify="right" if place else "left", no_wrap=bool(place))
+    for row in rows:
+        found.add_row(*(row[place] for place in kept))
     return found
 
 
@@ -85,7 +88,7 @@ def interval(found: Estimate | None) -> str:
     """A mean with half the width of its interval."""
     if found is None:
         return "–"
-    return number(found.mean) if found.half is None else f"{number(found.mean)} ± {number(found.half)}"
+    return number(found.mean) if found.half is None else f"{number(found.mean)} ± {found.half:.2g}"
 
 
 def size(count: float) -> str:
