@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from fedsite.models import metrics, spends
 from fedsite.privacy.accounting import group_epsilon
-from fedsite.protocol import documents, weights
+from fedsite.protocol import documents, shape, weights
 from fedsite.protocol.plan import LocalPlan, RoundPlan
 from fedsite.simulations import baselines, demo
 from fedsite.simulations.report import Metric, Phase, Privacy, Release, Report, Round, Secagg, Site, SiteClaim, Stage
@@ -73,6 +74,8 @@ def report(
         release_refused=result["release_refusal"] or "",
         command=command,
         versions=demo.versions(),
+        cores=os.cpu_count() or 0,
+        plan=shape.plain(plan),
     )
 
 

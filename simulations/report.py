@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError
@@ -149,6 +150,8 @@ class Report:
     release_refused: str = ""  # why there is no release: what the parity gate found
     command: str
     versions: dict[str, str] = field(default_factory=dict)
+    cores: int = 0  # of the machine that all of it shared; 0: not told
+    plan: dict[str, Any] = field(default_factory=dict)  # fedsite.plan/1; empty in reports of an older fedsite
 
 
 def encode(report: Report) -> bytes:

@@ -52,7 +52,7 @@ class SpeedSpec:
 class LinkSpec:
     """What lies between a site and the server."""
 
-    up: float | None = None  # bytes/s at the median site; null: as calibrated
+    up: float | None = None  # bytes/s at the median site; null: no time of their own, as within one machine
     down: float | None = None
     latency_s: float = 0.0  # added to every message and to every answer
     spread: float = 0.0  # deviation of the logarithm of a site's bytes/s over sites
@@ -74,6 +74,7 @@ class FleetSpec:
     availability: AvailabilitySpec = field(default_factory=AvailabilitySpec)
     speed: SpeedSpec = field(default_factory=SpeedSpec)
     link: LinkSpec = field(default_factory=LinkSpec)
+    hosts: Literal["own", "shared"] = "own"  # shared: all processes on one machine, as in a demo
     calibration: str | None = None  # report.json of a demo run; null: the figures that fedsite was measured with
 
 
