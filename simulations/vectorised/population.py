@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.protocol.errors import DataError
 from fedsite.telemetry.dataset import Windows
+
+_MAPPED: Final = 64 << 20  # bytes that may stay mapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,16 @@ class Population:
         """Windows of some sites, [C]: takes no time for the others."""
         found: NDArray[np.int64] = self.offsets[sites + 1] - self.offsets[sites]
         return found
+
+    def forget(self) -> None:
+        """Give mapped pages back, where they are many: whoever reads them again finds them in the system's cache.
+
+        A kernel may map two megabytes around every window that is read, and keeps them mapped.
+        """
+        for array in (self.x, self.y, self.entity):
+            mapped = getattr(array, "_mmap", None)
+            if mapped is not None and array.nbytes > _MAPPED:
+                mapped.madvise(mmap.MADV_DONTNEED)  # nothing here writes, so nothing is lost
 
     def targets(self, loss: str) -> NDArray[np.generic]:
         """What `loss` compares predictions with, by window: the labels, or the windows themselves."""

@@ -156,6 +156,7 @@ def summed(chosen: Chosen, size: int, order: Order, chunks: list[Chunk]) -> Sum:
     total = Sum.empty(size)
     for chunk in chunks:
         chosen.executor.update(order, chunk, total)
+        chosen.population.forget()
     return total
 
 
