@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from fedsite.simulations.fleet import probe, work
 from fedsite.simulations.fleet.model import Fleet, Timing
 from fedsite.simulations.fleet.spec import FleetSpec
 from fedsite.simulations.fleet.work import Work
+from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.job import Epochs
 from fedsite.simulations.vectorised.population import Population
 
@@ -35,30 +38,21 @@ class Outlook:
     outcomes: Mapping[str, int]  # rounds by outcome
     asked: float  # sites, mean by round
     present: float
+    late: int  # rounds that took longer than the plan's deadline, or ended by it
     ended_early: bool  # as many rounds in a row were abandoned as the plan bears
 
 
 def begin(
-    plan: RoundPlan,
-    population: Population,
-    spec: FleetSpec,
-    *,
-    cohort: int,
-    seed: int,
-    epochs: Epochs | None = None,
-    at_s: float = 0.0,
-    timings: tuple[Timing, ...] = (),
+    plan: RoundPlan, population: Population, spec: FleetSpec, *, cohort: int, epochs: Epochs | None = None
 ) -> Course:
     """Start the course of a plan on a fleet; where no speed is given, this machine is tried for a moment.
 
     Args:
-        plan: the run's.
+        plan: the run's; its seed draws everything.
         population: its sites.
         spec: the fleet's.
-        cohort: sites asked in a round.
-        seed: of everything that is drawn.
+        cohort: sites that a round wants.
         epochs: where a published experiment's batches replace the plan's.
-        at_s, timings: where an earlier course was left.
 
     Raises:
         ConfigError: the calibration is no report of a demo.
@@ -67,18 +61,30 @@ def begin(
     alone = None
     if spec.speed.windows_s is None:
         alone = probe.windows_s(plan, int(np.median(population.counts)))
-    fleet = Fleet.of(spec, seed, alone_s=alone)
-    return Course(fleet, work.work(plan, population, cohort=cohort, epochs=epochs), at_s=at_s, timings=timings)
+    fleet = Fleet.of(spec, plan.seed, alone_s=alone)
+    return Course(fleet, work.work(plan, population, cohort=cohort, epochs=epochs), wanted=cohort)
 
 
 class Course:
-    """Keeps time; `present` is called once for each round, in order."""
+    """Keeps time; rounds that were computed before this course began are gone through when it is asked for the next."""
 
-    def __init__(self, fleet: Fleet, work: Work, *, at_s: float = 0.0, timings: tuple[Timing, ...] = ()) -> None:
-        """`at_s` and `timings` carry on where an earlier course was left."""
-        self._fleet, self._work = fleet, work
-        self._timings = list(timings)
-        self.at_s = at_s  # seconds since the run began
+    def __init__(self, fleet: Fleet, work: Work, *, wanted: int | None = None) -> None:
+        """`wanted` sites in a round; all of them, where not given."""
+        self._fleet, self._binding = fleet, fleet.spec.binding
+        unbound = tuple(dataclasses.replace(stage, deadline_s=math.inf) for stage in work.stages)
+        self._work = work if self._binding else dataclasses.replace(work, stages=unbound)
+        self._sites = len(work.windows)
+        self._wanted = min(wanted or self._sites, self._sites)
+        self._timings: list[Timing] = []
+        self.at_s = 0.0  # seconds since the run began
+
+    @property
+    def cohort(self) -> int:
+        """Sites that the engine is to draw for a round: as many as are asked, or all where some may be away."""
+        rounds, away = self._work.plan.rounds, self._fleet.spec.availability.kind != "always"
+        if not self._binding or rounds.goal is None:
+            return self._wanted
+        return self._sites if away else min(math.ceil(rounds.goal * rounds.over_select), self._sites)
 
     @property
     def timings(self) -> tuple[Timing, ...]:
@@ -87,10 +93,16 @@ class Course:
 
     def present(self, number: int, drawn: Ints) -> Ints:
         """Of the sites drawn for a round those whose update is in the model."""
-        found = self._fleet.round(number, np.asarray(drawn, np.int64), self._work, at_s=self.at_s)
+        while len(self._timings) < number - 1:
+            before = len(self._timings) + 1
+            self._go(before, randomness.cohort(self._work.plan.seed, before, self._sites, self.cohort))
+        return self._go(number, np.asarray(drawn, np.int64))
+
+    def _go(self, number: int, drawn: Ints) -> Ints:
+        found = self._fleet.round(number, drawn, self._work, at_s=self.at_s)
         self._timings.append(found)
         self.at_s += found.seconds
-        return found.present
+        return found.present if self._binding else drawn
 
     @property
     def failed(self) -> bool:
@@ -114,6 +126,7 @@ class Course:
             outcomes=dict(Counter(one.outcome for one in rounds)),
             asked=asked / max(len(rounds), 1),
             present=sum(len(one.present) for one in rounds) / max(len(rounds), 1),
+            late=sum(one.seconds - one.waited >= self._work.plan.rounds.deadline_s for one in rounds),
             ended_early=self.failed,
         )
 

@@ -43,7 +43,7 @@ def passing(work: Work, lost: Ints, answers: Answers) -> Passed:
     if work.secure:
         return _Sums(work, lost, answers).run()
     bounds = work.plan.rounds
-    rules = Rules(minimum=bounds.minimum, goal=bounds.goal, deadline_s=bounds.deadline_s)
+    rules = Rules(minimum=bounds.minimum, goal=bounds.goal, deadline_s=work.stages[0].deadline_s)
     everybody = np.ones((1, len(lost)), bool)
     arrival = np.where(lost < 0, answers(work.stages[0], np.arange(len(lost))), np.inf)
     found = close(arrival, rules)

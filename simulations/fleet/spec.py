@@ -77,6 +77,12 @@ class FleetSpec:
     hosts: Literal["own", "shared"] = "own"  # shared: all processes on one machine, as in a demo
     calibration: str | None = None  # report.json of a demo run; null: the figures that fedsite was measured with
 
+    @property
+    def binding(self) -> bool:
+        """Whether who arrives depends on the fleet; as it stands everybody does, and minutes are foretold alone."""
+        plain = FleetSpec(hosts=self.hosts, calibration=self.calibration)
+        return self != plain
+
 
 def _range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:

@@ -48,9 +48,9 @@ def plan(**changes: object) -> RoundPlan:
 def work(found: RoundPlan, windows: list[float]) -> Work:
     """A secure sum's stages, or the one exchange, with round numbers of bytes."""
     if found.protection.mode == "secagg":
-        names = (("share", 10, 20, 30.0), ("mask", 1000, 2000, 60.0), ("unmask", 30, 40, 30.0))
+        names = (("share", 10, 20, 30.0), ("mask", 1000, 2000, found.rounds.deadline_s), ("unmask", 30, 40, 30.0))
     else:
-        names = (("train", 1000, 2000, 60.0),)
+        names = (("train", 1000, 2000, found.rounds.deadline_s),)
     stages = tuple(Stage(name=n, bytes_up=u, bytes_down=d, deadline_s=s) for n, u, d, s in names)
     return Work(plan=found, stages=stages, sums=0, windows=np.array(windows))
 
@@ -176,9 +176,27 @@ def test_a_course_keeps_time_and_waits_for_sites(tmp_path):
     assert course.participations(3).tolist() == [3, 3, 0]
     assert not course.failed
     assert whole.outlook.minutes == 0
-    carried = Course(dataclasses.replace(Fleet.of(spec, 0), measured=TOY), work(plan(), [20.0, 20.0]),
-                     at_s=course.at_s, timings=course.timings)  # fmt: skip
-    assert carried.outlook == course.outlook
+
+
+def test_a_course_goes_through_rounds_that_were_computed_before():
+    rounds = RoundsPlan(count=4, minimum=2, goal=3, over_select=1.5, deadline_s=60.0)
+    spec = {"availability": AvailabilitySpec(kind="bernoulli", probability=0.5), "link": LinkSpec(loss=0.1)}
+    whole, late = (Course(fleet(**spec), work(plan(rounds=rounds), [10.0] * 30), wanted=3) for _ in range(2))
+    assert whole.cohort == 30  # some are away: everybody may be asked
+    for number in range(1, 5):
+        arrived = whole.present(number, np.arange(30))
+    assert late.present(4, np.arange(30)).tolist() == arrived.tolist()
+    assert late.outlook == whole.outlook
+    assert {len(one.asked) for one in whole.timings} == {5}
+    assert Course(fleet(link=LinkSpec(loss=0.1)), work(plan(rounds=rounds), [1.0] * 30), wanted=3).cohort == 5
+
+
+def test_a_fleet_that_was_not_asked_for_keeps_nobody_out():
+    rounds = RoundsPlan(count=1, minimum=2, deadline_s=6.0)
+    course = Course(fleet(hosts="shared"), work(plan(rounds=rounds), [100.0] * 9))
+    assert course.present(1, np.arange(9)).tolist() == list(range(9))
+    assert course.outlook.late == 1
+    assert course.outlook.seconds_per_round == pytest.approx(9 * 11.5 / 2 + 0.25)
 
 
 def test_epsilon_of_the_sites_that_took_part_less_is_smaller():
