@@ -86,6 +86,21 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """What the run would take on real hosts and links."""
+
+    calibration: str  # what was measured
+    windows_s: float  # windows that the median site trains in a second
+    seconds_per_round: float  # median
+    asked: float  # sites, mean by round
+    present: float  # whose update was in the model, mean by round
+    outcomes: dict[str, int]  # rounds by outcome
+    ended_early: bool  # production would have given up: too many abandoned rounds in a row
+    bytes_up: float  # of all sites and rounds
+    bytes_down: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
     """One run."""
 
@@ -111,12 +126,14 @@ class Simulation:
     seconds_per_round: float  # median
     seconds: float  # of all rounds, evaluation not counted
     metric: Metric
-    epsilon_max: float | None  # per window or entity
-    site_epsilon: float | None = None  # per site, in the sums
-    bytes_up_per_site_round: int
-    bytes_down_per_site_round: int
+    epsilon_max: float | None  # largest that a site spent, per window or entity
+    epsilon_claimed: float | None = None  # of a site that takes part in everything: what the plan promises
+    site_epsilon: float | None = None  # largest per site, in the sums
+    site_epsilon_claimed: float | None = None
+    bytes_up_per_site_round: float
+    bytes_down_per_site_round: float
     predicted_minutes: float | None
-    predicted_by: str | None = None  # what the prediction was calibrated with
+    fleet: Fleet | None = None  # what was foreseen, and by what
     seeds: tuple[int, ...]
     digest: str  # SHA-256 of the final weights
     plan_hash: str

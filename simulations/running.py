@@ -34,6 +34,7 @@ class Work:
     judge: Judge
     gains: NDArray[np.float32] | None = None  # [site]
     present: Present = lambda number, drawn: drawn
+    replay: Callable[[int], None] = lambda rounds: None  # tells `present` of rounds that were computed before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ def run(
     """
     state, log, controls = _begun(work, keeper)
     begin(work.scale.rounds, len(log.rounds))
+    work.replay(len(log.rounds))
     watched = Watched(work.strategy, state)
 
     def told(done: Round) -> None:

@@ -163,7 +163,7 @@ def _cards(shown: Shown) -> str:
         (
             "would take",
             f"{number(max(minutes))} min" if minutes else "–",
-            first.predicted_by or "no fleet was modelled",
+            _prediction(first),
         ),
         ("computed in", f"{first.seconds_per_round:.2g} s", f"a round, {first.engine}, executor {first.executor}"),
     ]
@@ -266,6 +266,10 @@ def _point(x: float, found: Estimate, metric: str) -> Point:
     top = None if metric in metrics.REGRESSION else 1.0
     high = found.high if top is None else max(found.mean, min(found.high, top))
     return Point(x=x, mean=found.mean, low=min(found.mean, max(found.low, 0.0)), high=high)
+
+
+def _prediction(run: Simulation) -> str:
+    return f"foreseen, from {run.fleet.calibration}" if run.fleet else "no fleet was modelled"
 
 
 def _epsilon(value: float | None) -> str:

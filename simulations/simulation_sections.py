@@ -97,8 +97,8 @@ def cost(groups: Sequence[Group]) -> str:
     ]
     passed = {name: reason for group in groups for name, reason in group.runs[0].passed_over.items()}
     slower = "".join(f"<li>not {escape(name)}: {escape(reason)}</li>" for name, reason in passed.items())
-    by = groups[0].runs[0].predicted_by
-    text = f" Minutes are predicted by {escape(by)}." if by else ""
+    by = groups[0].runs[0].fleet
+    text = f" Minutes are predicted by {escape(by.calibration)}." if by else ""
     return (
         f"<section><h2>Cost</h2><p>Bytes are those of the real messages, with what secure aggregation adds.{text}</p>"
         f"{table(head, rows)}{f'<ul>{slower}</ul>' if slower else ''}</section>"

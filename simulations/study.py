@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
-
-from fedsite.protocol import documents, instants, shape
+from fedsite.protocol import documents, shape
 from fedsite.server.plans.planning import Planned
 from fedsite.server.strategies.strategy import Strategy
-from fedsite.simulations import comparison, demo, gathering, planned, results, running
+from fedsite.simulations import comparison, gathering, planned, running, summary
 from fedsite.simulations.checkpoints import Keeper
-from fedsite.simulations.comparison import Against, Compared
+from fedsite.simulations.comparison import Against
 from fedsite.simulations.engine import Round, Scale
+from fedsite.simulations.hostile import Hostile, audited
+from fedsite.simulations.journey import Journey
 from fedsite.simulations.material import Material, material
 from fedsite.simulations.populations.sites import Sites
-from fedsite.simulations.results import Simulation, Spread
-from fedsite.simulations.running import Ran, Work
+from fedsite.simulations.results import Simulation
+from fedsite.simulations.running import Work
 from fedsite.simulations.settings import SimulateSettings
 from fedsite.simulations.vectorised.job import Epochs
 
@@ -102,28 +99,29 @@ def study(
         ConfigError, BudgetError: a plan that cannot be, or cannot be simulated; training diverged.
         TelemetryError: data is missing or unreadable.
     """
-    watch = watch or Nobody()
-    asked = settings.simulation
-    task = planned.task_of(settings)
+    watch, asked = watch or Nobody(), settings.simulation
     watch.stage("planning")
+    task = planned.task_of(settings)
     plan = planned.plan(settings, gathering.count(settings, task))
-    watch.stage("reading data")
     sites = gathering.gather(settings, task, lambda done, of: watch.stage(f"reading data: site {done} of {of}"))
     data_hash = gathering.fingerprint(sites)
     epochs = Epochs(batch=asked.batch, count=asked.epochs) if asked.batch and asked.epochs else None
     given = material(plan.plan, sites, epochs=epochs)
     if strategy is not None:
         given = dataclasses.replace(given, strategy=strategy)
-    work = _work(settings, plan, given, sites)
+    hostile = Hostile.of(asked.attack, given)
     keeper = None
     if checkpoints is not None:
         made_of = documents.digest([key(settings), plan.plan.hash, data_hash])
         keeper = Keeper(folder=checkpoints, key=made_of, every_s=asked.checkpoint_s)
-    watch.stage("training")
+    watch.stage("trying this machine")
+    journey = Journey.begin(settings, plan, given, epochs, checkpoints)
+    work = _work(settings, plan, given, hostile, journey)
+    watch.stage("compiling kernels for this processor, once" if _compiles(settings, given) else "training")
     ran = running.run(work, keeper, begin=watch.begin, tell=watch.round)
     watch.stage("measuring")
     against = Against(
-        plan=plan.plan, sites=sites, initial=plan.initial, epochs=epochs, cohort=work.scale.cohort,
+        plan=plan.plan, sites=sites, initial=plan.initial, epochs=epochs, cohort=planned.cohort(plan, len(sites)),
         data_hash=data_hash, executor=asked.executor, device=asked.device,
     )  # fmt: skip
 
@@ -131,24 +129,27 @@ def study(
         watch.stage(f"baselines: {what} ({done + 1} of {total})")
 
     compared = comparison.compare(against, asked.baselines, baselines, baseline)
-    each = given.judge.each(ran.params)
-    found = _document(settings, overrides, plan, given, work, ran, compared, each, data_hash)
-    return Studied(simulation=found, sites=_rows(sites, each, compared), params=ran.params)
+    if asked.audit.runs:
+        watch.stage(f"audit: {asked.audit.runs} trainings with canaries")
+    found = summary.Found(
+        settings=settings, overrides=tuple(overrides), plan=plan, given=given, ran=ran, journey=journey,
+        compared=compared, each=given.judge.each(ran.params), attack=hostile.measured(plan.initial, ran.params),
+        audit=audited(asked.audit, plan.plan, asked.executor), data_hash=data_hash,
+    )  # fmt: skip
+    return Studied(simulation=summary.simulation(found), sites=summary.sites(found), params=ran.params)
 
 
-def _work(settings: SimulateSettings, plan: Planned, given: Material, sites: Sites) -> Work:
-    asked, rounds = settings.simulation, plan.plan.rounds.count
+def _work(settings: SimulateSettings, plan: Planned, given: Material, hostile: Hostile, journey: Journey) -> Work:
+    asked, rounds, sites = settings.simulation, plan.plan.rounds.count, given.sites
     return Work(
         job=given.job,
-        population=lambda number: (
-            given.population if sites.phase_of(number) == 0 else sites.at(number).population(given.scaled)
-        ),
-        phases=tuple(first for first, _ in sites.phases(rounds)),
+        population=hostile.population,
+        phases=tuple(first for first, _ in sites.phases(rounds)) if isinstance(sites, Sites) else (1,),
         sites=len(sites),
         strategy=given.strategy,
         scale=Scale(
             rounds=rounds,
-            cohort=planned.cohort(plan, len(sites)),
+            cohort=journey.drawn,
             workers=asked.workers,
             executor=asked.executor,
             device=asked.device,
@@ -157,91 +158,15 @@ def _work(settings: SimulateSettings, plan: Planned, given: Material, sites: Sit
         ),
         initial=plan.initial,
         judge=given.judge,
+        gains=hostile.gains,
+        present=journey.present,
+        replay=journey.replay,
     )
 
 
-def _document(
-    settings: SimulateSettings,
-    overrides: Sequence[str],
-    plan: Planned,
-    given: Material,
-    work: Work,
-    ran: Ran,
-    compared: Compared,
-    each: Sequence[float | None],
-    data_hash: str,
-) -> Simulation:
-    cost, privacy, metric = plan.plan.cost, plan.plan.privacy, plan.task.metric
-    return Simulation(
-        task=plan.task.name,
-        title=plan.task.title or plan.task.name,
-        created=instants.text(datetime.fromtimestamp(time.time(), UTC)),
-        outcome="completed",
-        engine=settings.simulation.engine,
-        executor=ran.executor,
-        passed_over=dict(ran.passed_over),
-        device=settings.simulation.device,
-        workers=settings.simulation.workers,
-        sites=work.sites,
-        cohort=work.scale.cohort,
-        windows=len(given.population.x),
-        strategy=plan.plan.strategy.name,
-        protection=plan.plan.protection.mode,
-        model=plan.plan.model.name,
-        parameters=plan.plan.model.parameters,
-        privacy=results.Privacy(
-            mode=privacy.mode,
-            unit=privacy.unit if privacy.sample_level else None,
-            delta=privacy.delta if privacy.sample_level else None,
-            noise_multiplier=privacy.noise_multiplier if privacy.sample_level else None,
-            site_delta=privacy.site.delta if privacy.site_level else None,
-            site_noise_multiplier=privacy.site.noise_multiplier if privacy.site_level else None,
-        ),
-        rounds=len(ran.rounds),
-        seconds_per_round=float(np.median([done.seconds for done in ran.rounds])),
-        seconds=sum(done.seconds for done in ran.rounds),
-        metric=results.Metric(
-            name=metric.name,
-            better=metric.better,
-            unit=metric.unit,
-            global_=ran.rounds[-1].metric,
-            central=compared.central,
-            local_only=compared.local_only,
-            local_only_own=compared.local_only_own,
-            initial=given.judge(plan.initial),
-            sites=Spread.of(each, metric.better),
-        ),
-        epsilon_max=cost.epsilon,
-        site_epsilon=cost.site_epsilon,
-        bytes_up_per_site_round=cost.bytes_up,
-        bytes_down_per_site_round=cost.bytes_down,
-        predicted_minutes=None,
-        seeds=(settings.seed,),
-        digest=ran.digest,
-        plan_hash=plan.plan.hash,
-        recipe=plan.plan.recipe,
-        data_hash=data_hash,
-        curve=tuple(
-            results.Round(
-                number=done.number, drawn=done.drawn, sites=done.sites, weight=done.weight, seconds=done.seconds,
-                metric=done.metric, outcome=done.outcome,
-                bytes_up=done.sites * cost.bytes_up, bytes_down=done.drawn * cost.bytes_down,
-            )
-            for done in ran.rounds
-        ),
-        command=shlex.join(["fedsite", "simulate", *overrides]),
-        overrides=tuple(overrides),
-        versions=demo.versions(),
-    )  # fmt: skip
+def _compiles(settings: SimulateSettings, given: Material) -> bool:
+    """Whether the first round begins with compiling kernels."""
+    from fedsite.simulations.vectorised import compiled
 
-
-def _rows(sites: Sites, each: Sequence[float | None], compared: Compared) -> list[dict[str, Any]]:
-    return [
-        {
-            "site": name,
-            "windows": int(windows),
-            "metric": value,
-            "local_only": compared.alone[name].own if name in compared.alone else None,
-        }
-        for name, windows, value in zip(sites, sites.train.counts, each, strict=True)
-    ]
+    wanted = settings.simulation.executor in ("auto", "compiled")
+    return wanted and compiled.obstacle(given.job, settings.simulation.device) is None and not compiled.cached()
