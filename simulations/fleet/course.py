@@ -1,7 +1,4 @@
-"""The rounds of a run on a fleet, one after the other: what the engine asks, and what came of it all.
-
-`begin(…).present` is what the engine's `simulate` takes as `present`; `outlook` tells minutes and bytes afterwards.
-"""
+"""The rounds of a run on a fleet, one after the other: what the engine asks, and what came of it all."""
 
 from __future__ import annotations
 
@@ -13,15 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsite.protocol.plan import RoundPlan
 from fedsite.simulations.draws import Ints
-from fedsite.simulations.fleet import probe, work
 from fedsite.simulations.fleet.model import Fleet, Timing
-from fedsite.simulations.fleet.spec import FleetSpec
 from fedsite.simulations.fleet.work import Work
-from fedsite.simulations.vectorised import randomness
-from fedsite.simulations.vectorised.job import Epochs
-from fedsite.simulations.vectorised.population import Population
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,49 +33,15 @@ class Outlook:
     ended_early: bool  # as many rounds in a row were abandoned as the plan bears
 
 
-def begin(
-    plan: RoundPlan, population: Population, spec: FleetSpec, *, cohort: int, epochs: Epochs | None = None
-) -> Course:
-    """Start the course of a plan on a fleet; where no speed is given, this machine is tried for a moment.
-
-    Args:
-        plan: the run's; its seed draws everything.
-        population: its sites.
-        spec: the fleet's.
-        cohort: sites that a round wants.
-        epochs: where a published experiment's batches replace the plan's.
-
-    Raises:
-        ConfigError: the calibration is no report of a demo.
-        DataError: the trace cannot be read.
-    """
-    alone = None
-    if spec.speed.windows_s is None:
-        alone = probe.windows_s(plan, int(np.median(population.counts)))
-    fleet = Fleet.of(spec, plan.seed, alone_s=alone)
-    return Course(fleet, work.work(plan, population, cohort=cohort, epochs=epochs), wanted=cohort)
-
-
 class Course:
-    """Keeps time; rounds that were computed before this course began are gone through when it is asked for the next."""
+    """Keeps time; `present` is called once for each round, in order, also for rounds that were computed before."""
 
-    def __init__(self, fleet: Fleet, work: Work, *, wanted: int | None = None) -> None:
-        """`wanted` sites in a round; all of them, where not given."""
+    def __init__(self, fleet: Fleet, work: Work) -> None:
         self._fleet, self._binding = fleet, fleet.spec.binding
         unbound = tuple(dataclasses.replace(stage, deadline_s=math.inf) for stage in work.stages)
         self._work = work if self._binding else dataclasses.replace(work, stages=unbound)
-        self._sites = len(work.windows)
-        self._wanted = min(wanted or self._sites, self._sites)
         self._timings: list[Timing] = []
         self.at_s = 0.0  # seconds since the run began
-
-    @property
-    def cohort(self) -> int:
-        """Sites that the engine is to draw for a round: as many as are asked, or all where some may be away."""
-        rounds, away = self._work.plan.rounds, self._fleet.spec.availability.kind != "always"
-        if not self._binding or rounds.goal is None:
-            return self._wanted
-        return self._sites if away else min(math.ceil(rounds.goal * rounds.over_select), self._sites)
 
     @property
     def timings(self) -> tuple[Timing, ...]:
@@ -92,14 +49,8 @@ class Course:
         return tuple(self._timings)
 
     def present(self, number: int, drawn: Ints) -> Ints:
-        """Of the sites drawn for a round those whose update is in the model."""
-        while len(self._timings) < number - 1:
-            before = len(self._timings) + 1
-            self._go(before, randomness.cohort(self._work.plan.seed, before, self._sites, self.cohort))
-        return self._go(number, np.asarray(drawn, np.int64))
-
-    def _go(self, number: int, drawn: Ints) -> Ints:
-        found = self._fleet.round(number, drawn, self._work, at_s=self.at_s)
+        """Of the sites drawn for a round those whose update is in the model: what the engine's `present` is."""
+        found = self._fleet.round(number, np.asarray(drawn, np.int64), self._work, at_s=self.at_s)
         self._timings.append(found)
         self.at_s += found.seconds
         return found.present if self._binding else drawn
