@@ -118,6 +118,8 @@ class Releases:
             values = self._compute(header, plan, blobs, manifest)
             self._outbox.keep_values(header, values, terms)
         self._charge(plan, release_name(header, values, terms), spends)
+        if _controlled(header, plan):
+            variates.paid(self._outbox.folder(plan.run_id), header.round)
         return values
 
     def finish(self, run_id: str) -> None:
@@ -127,8 +129,7 @@ class Releases:
 
     def _compute(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], manifest: Manifest | None) -> bytes:
         given = blobs if manifest is None else {**blobs, "manifest": manifest.encode()}
-        controlled = header.kind == "train" and plan.strategy.control
-        folder = self._outbox.folder(plan.run_id)
+        controlled, folder = _controlled(header, plan), self._outbox.folder(plan.run_id)
         if controlled and (kept := variates.before(folder, variates.counted(header))) is not None:
             given = {**given, VARIATE: kept}
         private = plan.privacy.mode != "none"
@@ -146,8 +147,8 @@ class Releases:
         if private:
             self._reservations.cover(plan, answer)
         if controlled:
-            # Before the update, which follows from it: an update that is kept is never computed again.
-            variates.after(folder, header.round, bytes(answer.blobs[VARIATE]))
+            # Before the update is kept, which is never computed again then.
+            variates.pending(folder, header.round, bytes(answer.blobs[VARIATE]))
         return bytes(answer.blobs["values" if manifest is None else "vector"])
 
     def _ask(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], operation: str = "") -> pipe.Message:
@@ -182,3 +183,8 @@ class Releases:
             return longest
         left = (instants.read(header.expires) - self._clock()).total_seconds()
         return max(0.0, min(left, longest))
+
+
+def _controlled(header: Header, plan: RoundPlan) -> bool:
+    """Whether this is a round whose steps are corrected by control variates."""
+    return header.kind == "train" and plan.strategy.control

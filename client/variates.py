@@ -6,8 +6,9 @@ same round computed again moves nothing twice, and an update that was never sent
 Where the file is gone or damaged the site goes on from 0: the model is trained as before, but c, which holds what was
 lost, is off by that over the number of sites, for the rest of the run.
 
-What is kept follows from updates as they were released, and is private as they are. It goes when the run ends, or with
-the federation.
+What is kept follows from updates as they were released: in a private run it is post-processing of them. So it is of use
+only once its update is paid for: until then it is pending, and nothing goes on from it. It goes when the run ends, or
+with the federation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pathlib import Path
 from fedsite.protocol.errors import DocumentError, FedsiteError
 from fedsite.protocol.kept import checked, keep
 from fedsite.protocol.messages import CONTROL, Header
-from fedsite.protocol.storage import private_directory
+from fedsite.protocol.storage import private_directory, storage_errors, sync_directory
+
+_KEPT, _PENDING = ".variate", ".pending"
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def counted(header: Header) -> int:
 def before(folder: Path, number: int) -> bytes | None:
     """The variate after round `number`, encoded; None where there is none. Those of all other rounds are dropped."""
     path = _path(folder, number)
-    for other in folder.glob("*.variate"):
+    for other in (*folder.glob(f"*{_KEPT}"), *folder.glob(f"*{_PENDING}")):
         if other != path:
             other.unlink(missing_ok=True)
     if number == 0:
@@ -50,15 +53,28 @@ def before(folder: Path, number: int) -> bytes | None:
         return None
 
 
-def after(folder: Path, number: int, data: bytes) -> None:
-    """Keep the variate that round `number` leads to, before its update can leave.
+def pending(folder: Path, number: int, data: bytes) -> None:
+    """Keep the variate that round `number` leads to, before its update is kept.
 
     Raises:
         StorageError: the disk is full or read-only.
     """
     private_directory(folder)
-    keep(_path(folder, number), data)
+    keep(_path(folder, number).with_suffix(_PENDING), data)
+
+
+def paid(folder: Path, number: int) -> None:
+    """The update of round `number` is kept and paid for, and may leave: later rounds may go on from its variate.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    waiting = _path(folder, number).with_suffix(_PENDING)
+    if waiting.exists():
+        with storage_errors(waiting):
+            waiting.replace(_path(folder, number))
+            sync_directory(folder)
 
 
 def _path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.variate"
+    return folder / f"{number:06d}{_KEPT}"

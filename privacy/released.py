@@ -51,7 +51,8 @@ TABLE = (
         name="weight",
         when="train",
         bound="none: the constant 1",
-        mechanism="a public constant (without privacy: the number of windows, under secagg in a sum)",
+        mechanism="a public constant (without privacy: the number of windows, under secagg in a sum; with SCAFFOLD the "
+        "constant there too)",
         charge="none",
     ),
     Released(

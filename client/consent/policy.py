@@ -221,7 +221,8 @@ def read_plan(data: bytes, header: Header) -> RoundPlan:
     try:
         plan = _parsed(data)
     except DocumentError as error:
-        error.refusal = RefusalCode.PLAN_INVALID
+        if error.refusal != RefusalCode.PROTOCOL_VERSION:  # of a release that is newer: to be upgraded, not repaired
+            error.refusal = RefusalCode.PLAN_INVALID
         raise
     if plan.hash != header.plan_hash:
         raise DocumentError("the plan has another hash than its header says", refusal=RefusalCode.PLAN_INVALID)

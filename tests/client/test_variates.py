@@ -18,35 +18,51 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*"))
 
 
+def after(folder: Path, number: int, data: bytes) -> None:
+    variates.pending(folder, number, data)
+    variates.paid(folder, number)
+
+
 def test_a_round_goes_on_from_the_last_one_that_counted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert variates.before(folder, 0) is None
-    variates.after(folder, 1, b"one")
+    after(folder, 1, b"one")
     assert variates.before(folder, 1) == b"one"
-    variates.after(folder, 2, b"two")
+    after(folder, 2, b"two")
     # Round 2 was not counted: round 3 goes on from round 1, and what round 2 made is gone.
     assert variates.before(folder, 1) == b"one"
-    variates.after(folder, 3, b"three")
+    after(folder, 3, b"three")
     assert variates.before(folder, 3) == b"three"
     assert files(folder) == ["000003.variate"]
 
 
 def test_a_round_that_is_computed_again_moves_nothing_twice(tmp_path: Path) -> None:
-    variates.after(tmp_path, 1, b"one")
+    after(tmp_path, 1, b"one")
     for _ in range(3):
         assert variates.before(tmp_path, 1) == b"one"
-        variates.after(tmp_path, 2, b"two")
+        after(tmp_path, 2, b"two")
     assert files(tmp_path) == ["000001.variate", "000002.variate"]
 
 
+def test_nothing_goes_on_from_an_update_that_was_not_paid_for(tmp_path: Path) -> None:
+    variates.pending(tmp_path, 1, b"one")
+    assert variates.before(tmp_path, 1) is None
+    assert files(tmp_path) == []
+    # Kept, and killed before it was paid for: asked again it is paid for, and then of use.
+    variates.pending(tmp_path, 2, b"two")
+    for _ in range(2):
+        variates.paid(tmp_path, 2)
+    assert variates.before(tmp_path, 2) == b"two"
+
+
 def test_it_is_for_this_site_alone(tmp_path: Path) -> None:
-    variates.after(tmp_path / "run", 1, b"one")
+    after(tmp_path / "run", 1, b"one")
     assert stat.S_IMODE((tmp_path / "run" / "000001.variate").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
 def test_one_that_is_lost_begins_at_zero(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    variates.after(tmp_path, 4, b"four")
+    after(tmp_path, 4, b"four")
     path = tmp_path / "000004.variate"
     data = path.read_bytes()
     if damage == "gone":
@@ -61,7 +77,7 @@ def test_it_goes_with_the_run(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     run = "01M7YRWEE82F0HP7GJSB7AHSSF"
     outbox.accept(run, b"{}")
-    variates.after(outbox.folder(run), 1, b"one")
+    after(outbox.folder(run), 1, b"one")
     outbox.finish(run)
     assert files(outbox.folder(run)) == ["finished"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsite.server.runs import checkpoint
 from tests.e2e.toy_federation import LONGEST_S, Toys, Watch
 
 pytestmark = pytest.mark.slow  # a site that is gone is noticed by its heartbeat
@@ -62,6 +63,27 @@ def test_a_site_killed_in_any_stage_costs_a_stage_and_never_the_sum(toys: Toys, 
     assert (first["outcome"], first["participants"]) == ("completed", 3), first
     _exact(toys, watch, run)
     _nobody_answers_twice(watch)
+
+
+def test_scaffold_over_the_real_server(toys: Toys) -> None:
+    """With everybody in each round, c after round r is −(w_r − w_r−1) / (K η).
+
+    All three sites have the same data: but for rounding to the grid nothing is corrected, and updates are the same.
+    """
+    local = ("local.sampling_rate=1.0", "local.steps=2", "local.learning_rate=0.1")
+    run = toys.launch("strategy=scaffold", "rounds.count=2", *local, *BOUNDS)
+    watch = toys.watch(run)
+    assert watch.finished()["outcome"] == "completed", watch.events
+    _exact(toys, watch, run)
+    _nobody_answers_twice(watch)
+    folder = toys.home / "server" / "runs" / run / "checkpoints"
+    states = [checkpoint.load(folder / f"round-{number:04d}.safetensors")[1] for number in range(3)]
+    for number in (1, 2):
+        for name, before in states[number - 1].params.items():
+            step = np.asarray(states[number].params[name], np.float64) - before
+            np.testing.assert_allclose(states[number].memory[f"c/{name}"], -step / 0.2, rtol=1e-3, atol=1e-4)
+    done = toys.released("anna", run, "train", 2)
+    np.testing.assert_allclose(done.astype(np.int32), toys.released("bert", run, "train", 2).astype(np.int32), atol=64)
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(30, marks=pytest.mark.long)])

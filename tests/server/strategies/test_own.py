@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,10 @@ def test_a_simulation_takes_it_as_an_object() -> None:
     found = simulate(asked, population("value"), Restarting(), Scale(rounds=3, cohort=3, executor="batched"))
     assert len(found.rounds) == 3
     assert any(name.startswith("m/") for name in found.state.memory)
+
+
+def test_the_docs_show_it_as_it_is() -> None:
+    root = Path(__file__).parents[3]
+    code = (root / "tests" / "own_strategy.py").read_text().partition("from __future__")[2]
+    assert code in (root / "docs" / "research.md").read_text()
+    assert len(code.splitlines()) < 60
