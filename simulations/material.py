@@ -70,7 +70,9 @@ def _normalisation(plan: RoundPlan, task: Task, sites: Mapping[str, SiteData]) -
     if not evaluation.reads_statistics(plan):
         return evaluation.normalisation(task, None)
     total = Total(STATISTICS)
-    for place, data in enumerate(sites.values()):
+    # Without noise the sum over everybody's windows is the sum over the sites, however many they are.
+    parts = [sites.joined()] if isinstance(sites, Sites) and plan.privacy.mode == "none" else sites.values()
+    for place, data in enumerate(parts):
         total.add(work.statistics(plan, data, SeededSource((plan.seed, _STATISTICS, place)), simulated=True))
     noise = plan.privacy.statistics_noise * evaluation.spread(plan, total.count)
     if plan.privacy.site_level:  # it comes with the sum, not with what a site computes
