@@ -134,11 +134,13 @@ def simulate(
         DataError: a site has no windows.
     """
     _check(population, first, gains)
+    layout, done = Layout.of(job.module()), []
     if state is None:
         if initial is None:
             initial = {name: value.detach().numpy() for name, value in job.module().state_dict().items()}
         state = strategy.init(initial)
-    layout, done = Layout.of(job.module()), []
+    if strategy.control(state) is not None:
+        _check_control(job)
     with (
         _kept(controls, strategy, state, layout, len(population), first) as held,
         workers.started(job, population, scale.workers, scale.executor, scale.device, scale.backend) as crew,
@@ -227,6 +229,17 @@ def _kept(
     else:
         with tempfile.TemporaryDirectory(prefix="fedsite-controls-") as folder:
             yield Controls.create(Path(folder) / "controls", sites, layout.size)
+
+
+def _check_control(job: Job) -> None:
+    local = job.local
+    if job.epochs or local.optimizer != "sgd" or local.momentum:
+        epochs = ", epochs" if job.epochs else ""
+        raise ConfigError(
+            f"SCAFFOLD with optimizer {local.optimizer}, momentum {local.momentum:g}{epochs}",
+            allowed="plain SGD for the plan's steps, as many at every site: an update is their gradients' sum then",
+            next_step="local.optimizer=sgd local.momentum=0, and no simulation.epochs",
+        )
 
 
 def _check(population: Population, first: int, gains: NDArray[np.float32] | None) -> None:

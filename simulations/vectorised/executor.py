@@ -102,6 +102,7 @@ def _transformed(flat: Tensor, job: Job, order: Order, chunk: Chunk) -> Tensor:
 
     drift = order.drift(chunk.sites)
     if drift is not None and order.controls is not None:
+        flat.clamp_(-job.bound, job.bound)  # what the server counts, and so must count here
         pace = job.local.steps * job.learning_rate(chunk.round)
         order.controls.write(chunk.sites, np.negative(drift) - (flat / pace).numpy())
     if job.privacy.site_level:

@@ -111,7 +111,7 @@ class Job:
 
     def learning_rate(self, round_number: int) -> float:
         """Of a round, from 1."""
-        return self.local.learning_rate * self.local.learning_rate_decay ** (round_number - 1)
+        return self.local.rate(round_number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

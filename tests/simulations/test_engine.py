@@ -196,6 +196,8 @@ def test_two_workers_give_the_bits_of_one() -> None:
 def test_what_cannot_be_simulated_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"simulation.cohort is 0"):
         Scale(rounds=1, cohort=0)
+    with pytest.raises(ConfigError, match="SCAFFOLD with optimizer sgd, momentum 0, epochs"):
+        simulate(job(epochs=Epochs(batch=3)), population("value"), Corrected(), Scale(rounds=1, cohort=2))
     with pytest.raises(ConfigError, match="first round 0"):
         simulate(job(), population("value"), FedAvg(), Scale(rounds=1, cohort=2), first=0)
     with pytest.raises(ConfigError, match=r"gains of shape \(2,\)"):

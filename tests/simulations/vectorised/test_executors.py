@@ -12,18 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedsite.client.work.train import train
+from fedsite.models import vector
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import ModelPlan
 from fedsite.simulations.vectorised import choice, compiled, schedule
 from fedsite.simulations.vectorised.controls import Controls
 from fedsite.simulations.vectorised.executor import Order
 from fedsite.simulations.vectorised.job import Epochs, Job, Layout
+from fedsite.simulations.vectorised.loop import Loop
 from fedsite.simulations.vectorised.population import Population
+from fedsite.simulations.vectorised.schedule import Chunk
 from fedsite.simulations.vectorised.sums import Sum
-from tests.simulated_jobs import BOTH, ENTITY, FEATURES, PRIVATE, job, population, secured, weights
+from fedsite.telemetry.dataset import Windows
+from tests.simulated_jobs import BOTH, ENTITY, FEATURES, PRIVATE, Drawn, job, population, secured, weights
 
 PULLED = {"momentum": 0.9, "proximal": 0.3, "weight_decay": 0.01, "learning_rate_decay": 0.9}
 RELU, LEAKY = ({"hidden": [6, 5], "activation": name} for name in ("relu", "leaky_relu"))
@@ -44,8 +50,13 @@ JOBS: dict[str, tuple[Job, str, str]] = {
     "private autoencoder": (job("reconstruction", "autoencoder", CODE, privacy=PRIVATE), "class", "compiled batched"),
     "private entities": (job(local=PULLED, privacy=ENTITY), "value", "batched vmap"),
     "Adam": (job(local={"optimizer": "adam", "proximal": 0.1, "learning_rate": 0.02}), "value", "batched vmap"),
-    "recurrent": (job(model="gru", options={"hidden": 5}, local=PULLED), "value", "vmap"),
-    "private recurrent": (job(model="gru", options={"hidden": 5}, privacy=PRIVATE), "value", "vmap"),
+    "recurrent": (job(model="gru", options={"hidden": 5}, local=PULLED), "value", "compiled vmap"),
+    "recurrent, two layers": (job(model="gru", options={"hidden": 5, "layers": 2}), "value", "compiled"),
+    "private recurrent": (
+        job(model="gru", options={"hidden": 17, "layers": 2}, privacy=PRIVATE),
+        "value",
+        "compiled vmap",
+    ),
     "head": (job(trainable="head"), "value", "vmap"),
     # Control variates and gains are not the job's: `update` adds them where the name asks for it.
     "SCAFFOLD": (job(local={"proximal": 0.3, "weight_decay": 0.01}), "value", "compiled batched vmap"),
@@ -156,6 +167,42 @@ def test_every_executor_does_what_it_can_do_as_the_loop_does_it(name: str, model
 def test_a_site_ends_in_the_same_place_alone(executor: str) -> None:
     people, work = population("value"), job(local=PULLED)
     compare(update(executor, work, people, size=1), looped("pulled"), work)
+
+
+REAL = ("plain", "momentum, FedProx, decay", "Adam", "private, pulled", "private entities", "SCAFFOLD, private")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_loop_trains_like_a_real_site(name: str, tmp_path: Path) -> None:
+    work, target, _ = JOBS[name]
+    people = population(target)
+    site, own = 2, slice(*people.offsets[2:4])
+    windows = Windows(
+        x=people.x[own], y=people.y[own], entity=people.entity[own], entities=("a", "b", "c", "d"), time=np.zeros(29)
+    )
+    module = work.module()
+    vector.load(module, weights(work))
+    layout, order = Layout.of(module), Order(weights=weights(work))
+    shift: list[Tensor] = []
+    if "SCAFFOLD" in name:
+        control = np.random.default_rng(5).standard_normal(layout.size, np.float32)
+        kept = Controls.create(tmp_path / "controls", len(people), layout.size)
+        order = dataclasses.replace(order, control=control, controls=kept)
+        shift = [torch.from_numpy(part) for part in layout.named(control).values()]
+    train(
+        module,
+        windows,
+        work.local,
+        work.privacy,
+        work.loss,
+        round_number=2,
+        source=Drawn(work.seed, 2, site),
+        correction=shift,
+    )
+    wanted = layout.flat(vector.state(module)) - layout.flat(weights(work))
+    found = Sum.empty(layout.size)
+    Loop(work, people).update(order, Chunk(round=2, sites=np.array([site])), found)
+    close(found.mean(), wanted, 1e-5)
 
 
 def test_an_empty_batch_is_sat_out_unless_noise_is_due() -> None:
