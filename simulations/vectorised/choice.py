@@ -11,7 +11,7 @@ from fedsite.simulations.vectorised.executor import Executor
 from fedsite.simulations.vectorised.job import Job
 from fedsite.simulations.vectorised.population import Population
 
-NAMES: Final = ("compiled", "batched", "vmap", "loop")  # fastest first
+NAMES: Final = ("compiled", "batched", "vmap_compiled", "vmap", "loop")  # fastest first
 AUTO: Final = "auto"
 
 
@@ -24,8 +24,17 @@ class Chosen:
     passed_over: tuple[tuple[str, str], ...] = ()  # (name, reason)
 
 
-def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "cpu") -> Chosen:
+def choose(
+    job: Job, population: Population, wanted: str = AUTO, device: str = "cpu", trainings: int = 0
+) -> Chosen:
     """The fastest executor for a job, or the one that was asked for.
+
+    Args:
+        job: what sites do.
+        population: their data.
+        wanted: an executor, or "auto".
+        device: cpu or cuda.
+        trainings: of sites in the whole run: gradients are compiled for long runs.
 
     Raises:
         ConfigError: there is no executor of that name, or it cannot do this job, or no such device.
@@ -38,7 +47,7 @@ def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "
         devices.check(device)
     passed: list[tuple[str, str]] = []
     for name in NAMES if wanted == AUTO else (wanted,):
-        found = _make(name, job, population, device)
+        found = _make(name, job, population, device, trainings if wanted == AUTO else None)
         if not isinstance(found, str):
             return Chosen(executor=found, population=population, passed_over=tuple(passed))
         passed.append((name, found))
@@ -47,7 +56,7 @@ def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "
     )
 
 
-def _make(name: str, job: Job, population: Population, device: str) -> Executor | str:
+def _make(name: str, job: Job, population: Population, device: str, trainings: int | None) -> Executor | str:
     """The executor, or why it cannot do the job."""
     if name == "loop":
         if device != "cpu":
@@ -57,19 +66,23 @@ def _make(name: str, job: Job, population: Population, device: str) -> Executor 
         return Loop(job, population)
     if name == "vmap":
         return _traced(job, population, device)
+    if name == "vmap_compiled":
+        return _inductor(job, population, device, trainings)
+    if name == "compiled":
+        from fedsite.simulations.vectorised import compiled, traced
+
+        program = traced.program(job)
+        if isinstance(program, str):
+            return program
+        return compiled.obstacle(job, device) or compiled.Compiled(job, population, program)
     from fedsite.simulations.vectorised.dense import dense
 
     stack = dense(job)
     if stack is None:
         return f"model {job.model.name} trained in {job.model.trainable} is not one stack of dense layers"
-    if name == "batched":
-        from fedsite.simulations.vectorised.batched import Batched
+    from fedsite.simulations.vectorised.batched import Batched
 
-        return Batched(job, population, stack, device)
-    from fedsite.simulations.vectorised import compiled
-
-    reason = compiled.obstacle(job, device)
-    return reason or compiled.Compiled(job, population, stack)
+    return Batched(job, population, stack, device)
 
 
 def _traced(job: Job, population: Population, device: str) -> Executor | str:
@@ -80,4 +93,21 @@ def _traced(job: Job, population: Population, device: str) -> Executor | str:
         found.probe()
     except RuntimeError as error:
         return f"torch.func cannot trace the model ({str(error).splitlines()[0][:120]})"
+    return found
+
+
+def _inductor(job: Job, population: Population, device: str, trainings: int | None) -> Executor | str:
+    from fedsite.simulations.vectorised import inductor
+
+    reason = inductor.obstacle(job, population, device, trainings)
+    if reason is None:
+        traced = _traced(job, population, device)
+        reason = traced if isinstance(traced, str) else None
+    if reason is not None:
+        return reason
+    found = inductor.Inductor(job, population, device)
+    try:
+        found.probe()
+    except Exception as error:  # of compilers that are not ours, and fail in their own ways
+        return f"torch.compile fails here ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
     return found

@@ -19,28 +19,27 @@ import torch
 from numpy.typing import NDArray
 
 from fedsite.simulations.vectorised import randomness
-from fedsite.simulations.vectorised.dense import Dense
 from fedsite.simulations.vectorised.executor import Order, finish, fused, site_weights
 from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
-from fedsite.simulations.vectorised.program import SIZE, Builder, Program, padded
+from fedsite.simulations.vectorised.program import Program
 from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk, Ints, Schedule, schedule
 from fedsite.simulations.vectorised.sums import Sum, diverged
 
 logger = logging.getLogger(__name__)
 
-_ACTIVATIONS: Final = {"relu": 0, "leaky_relu": 1, "tanh": 2}
 _LOSSES: Final = {"mse": 0, "reconstruction": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
 _SOURCES: Final = (
-    "dense_kernels.py", "elementwise.py", "gaussian.py", "kernels.py", "layers.py", "program.py", "randomness.py",
-    "sums.py", "tiles.py",
+    "convolution_kernels.py", "dense_kernels.py", "elementwise.py", "gaussian.py", "kernels.py", "layers.py",
+    "pooling_kernels.py", "products.py", "program.py", "randomness.py", "recurrent.py", "recurrent_layer.py", "sums.py",
+    "tiles.py",
 )  # fmt: skip
 _NO_ROWS: Final = np.zeros((0, 0), np.float32)
 
 
 def obstacle(job: Job, device: str) -> str | None:
-    """Why a stack of dense layers cannot be trained by kernels here, or None."""
+    """Why a model that kernels know cannot be trained by them here, or None."""
     if device != "cpu":
         return f"kernels run on the CPU, not on {device}"
     if job.local.optimizer != "sgd":
@@ -57,10 +56,10 @@ class Compiled:
 
     name: ClassVar[str] = "compiled"
 
-    def __init__(self, job: Job, population: Population, stack: Dense) -> None:
+    def __init__(self, job: Job, population: Population, program: Program) -> None:
         self._job = job
         self._population = population
-        self._program = _stacked(stack)
+        self._program = program
         self._layout = Layout.of(job.module())
         self._x = population.x.reshape(len(population.x), -1)
         target = population.targets(job.loss)
@@ -104,8 +103,9 @@ class Compiled:
             self._layout.flat(order.weights),
             program.table,
             values,
+            program.tables,
             program.runs,
-            (program.size, rows, deltas, program.prefix),
+            (program.size, rows, deltas, program.turned, program.prefix),
             _LOSSES[job.loss],
             (single(rate), single(local.momentum), single(local.weight_decay), single(local.proximal)),
             (
@@ -121,18 +121,6 @@ class Compiled:
         )
         if lost:
             raise diverged(chunk.round, rate)
-
-
-def _stacked(stack: Dense) -> Program:
-    """The layers of a dense stack."""
-    made = Builder()
-    value = made.value(1, 1, stack.sizes[0])
-    made.values[0][SIZE] = padded(stack.sizes[0])
-    for number, outputs in enumerate(stack.sizes[1:], 1):
-        value = made.dense(value, np.arange(stack.sizes[number - 1]), outputs)
-        if number < stack.layers:
-            made.activation(_ACTIVATIONS[stack.activation])
-    return made.program()
 
 
 def _floats(target: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsite.simulations.vectorised.elementwise import add_to, kernel, squares
+from fedsite.simulations.vectorised.products import product, row_products
 from fedsite.simulations.vectorised.program import (
     DELTAS,
     HOP,
@@ -25,7 +26,6 @@ from fedsite.simulations.vectorised.program import (
     TARGET,
     WIDE,
 )  # fmt: skip
-from fedsite.simulations.vectorised.tiles import product, row_products
 
 _ONE, _NONE = np.float32(1.0), np.float32(0.0)
 

@@ -26,7 +26,7 @@ from fedsite.simulations.vectorised.elementwise import (
     squares,
 )
 from fedsite.simulations.vectorised.gaussian import draw_noise
-from fedsite.simulations.vectorised.layers import backward, differentiate, forward, push, scale, square
+from fedsite.simulations.vectorised.layers import backward, differentiate, forward, prepare, push, scale, square
 from fedsite.simulations.vectorised.program import (
     CHANNELS,
     DELTAS,
@@ -93,29 +93,29 @@ def begin_back(loss, value, rows, deltas, i, goal, label, share):
 
 
 @kernel
-def clip_windows(table, values, prefix, flat, rows, deltas, own, gradient, b, bound):
+def clip_windows(table, values, tables, prefix, flat, turned, rows, deltas, own, gradient, b, bound):
     """Weigh windows so that none's gradient exceeds `bound`; the prefix's are added to `gradient` at once."""
     for i in range(b):
         own[:] = _NONE
         for layer in range(prefix - 1, -1, -1):
-            differentiate(table[layer], values, rows, deltas, i, 1)
-            push(table[layer], values, own, rows, deltas, i, 1, _ONE, 1)
-            backward(table[layer], values, flat, rows, deltas, i, 1)
+            differentiate(table[layer], values, flat, rows, deltas, i, 1)
+            push(table[layer], values, tables, own, rows, deltas, i, 1, _ONE, 1)
+            backward(table[layer], values, tables, flat, turned, rows, deltas, i, 1)
         total = squares(own)
         for layer in range(prefix, len(table)):
-            total += square(table[layer], values, rows, deltas, i)
+            total += square(table[layer], values, rows, deltas, i, b)
         norm = np.sqrt(total)
         factor = bound / max(norm, bound) if norm < np.inf else _NONE
         if factor > 0:
             add_scaled(gradient[: own.size], own, factor)
         for layer in range(prefix, len(table)):
-            scale(table[layer], values, deltas, i, factor)
+            scale(table[layer], values, rows, deltas, i, b, factor)
 
 
 @kernel
 def train_chunk(
     batches, counts, steps, x, wanted, classes, begin,
-    table, values, runs, sizes, loss, optimizer, private, keys, drift, weights, total, updates,
+    table, values, tables, runs, sizes, loss, optimizer, private, keys, drift, weights, total, updates,
 ):  # fmt: skip
     """Train C sites from `begin` [N]; returns how many numbers are off the grid.
 
@@ -123,8 +123,8 @@ def train_chunk(
         batches: [C, S, B] windows of `x`. counts: [C, S]. steps: [C].
         x: [window, T · F]. wanted: [window, O] or empty. classes: [window] or empty.
         begin: [N] float32.
-        table, values, runs: of a Program, spread for B windows.
-        sizes: numbers of all parameters, values and derivatives; layers in the prefix.
+        table, values, tables, runs: of a Program, spread for B windows.
+        sizes: numbers of all parameters, values, derivatives and turned weights; layers in the prefix.
         loss: a number of elementwise.
         optimizer: rate, momentum, decay, proximal. private: clipping norm or 0, the noise's deviation, divisor.
         keys: [C, S] of the noise.
@@ -134,13 +134,13 @@ def train_chunk(
     """
     rate, momentum, decay, proximal = optimizer
     bound, deviation, divisor = private
-    size, room, back, prefix = sizes
+    size, room, back, turns, prefix = sizes
     layers, answer = len(table), values[len(values) - 1]
     simple = momentum == 0 and decay == 0 and proximal == 0 and not len(drift)
     plain = simple and bound == 0
     edge = table[prefix, PLACE] if prefix < layers else size
     rows, deltas = np.zeros(room, np.float32), np.zeros(back, np.float32)
-    start = np.zeros(size, np.float32)
+    start, turned = np.zeros(size, np.float32), np.empty(turns, np.float32)
     spread(runs, begin, start)
     flat, gradient, moment = start.copy(), np.zeros_like(start), np.zeros_like(start)
     summed = np.zeros(size if not len(updates) else 0, np.int64)
@@ -153,12 +153,14 @@ def train_chunk(
             b = counts[c, step]
             if b == 0 and bound == 0:
                 continue
+            for layer in range(layers):
+                prepare(table[layer], values, flat, turned)
             for i in range(b):
                 take_window(x[batches[c, step, i]], values[0], rows, i)
                 for layer in range(prefix):
-                    forward(table[layer], values, flat, rows, i, 1)
+                    forward(table[layer], values, tables, flat, rows, i, 1)
             for layer in range(prefix, layers):
-                forward(table[layer], values, flat, rows, 0, b)
+                forward(table[layer], values, tables, flat, rows, 0, b)
             share = _ONE / np.float32(b) if bound == 0 else _ONE
             for i in range(b):
                 window = batches[c, step, i]
@@ -168,25 +170,25 @@ def train_chunk(
                 begin_back(loss, answer, rows, deltas, i, goal, label, share)
             gradient[:edge] = _NONE
             for layer in range(layers - 1, prefix - 1, -1):
-                differentiate(table[layer], values, rows, deltas, 0, b)
-                backward(table[layer], values, flat, rows, deltas, 0, b)
+                differentiate(table[layer], values, flat, rows, deltas, 0, b)
+                backward(table[layer], values, tables, flat, turned, rows, deltas, 0, b)
                 if plain:
-                    push(table[layer], values, flat, rows, deltas, 0, b, -rate, 1)
+                    push(table[layer], values, tables, flat, rows, deltas, 0, b, -rate, 1)
                 elif bound == 0:
-                    push(table[layer], values, gradient, rows, deltas, 0, b, _ONE, 0)
+                    push(table[layer], values, tables, gradient, rows, deltas, 0, b, _ONE, 0)
             if bound > 0:
-                clip_windows(table, values, prefix, flat, rows, deltas, own, gradient, b, bound)
+                clip_windows(table, values, tables, prefix, flat, turned, rows, deltas, own, gradient, b, bound)
                 rescale(gradient[:edge], _ONE / divisor)
                 for layer in range(prefix, layers):
-                    push(table[layer], values, gradient, rows, deltas, 0, b, _ONE / divisor, 0)
+                    push(table[layer], values, tables, gradient, rows, deltas, 0, b, _ONE / divisor, 0)
                 draw_noise(noise, keys[c, step], deviation / divisor)
                 spread(runs, noise, gradient)
             else:
                 for i in range(b):
                     for layer in range(prefix - 1, -1, -1):
-                        differentiate(table[layer], values, rows, deltas, i, 1)
-                        push(table[layer], values, gradient, rows, deltas, i, 1, _ONE, 1)
-                        backward(table[layer], values, flat, rows, deltas, i, 1)
+                        differentiate(table[layer], values, flat, rows, deltas, i, 1)
+                        push(table[layer], values, tables, gradient, rows, deltas, i, 1, _ONE, 1)
+                        backward(table[layer], values, tables, flat, turned, rows, deltas, i, 1)
             if len(drift):
                 spread(runs, drift[c], gradient)
             last = edge if plain else size

@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedsite.simulations.vectorised.elementwise import TANH, activate, add_to, kernel, rescale, squares
-from fedsite.simulations.vectorised.tiles import LANES, product
+from fedsite.simulations.vectorised.products import product
+from fedsite.simulations.vectorised.tiles import LANES
 
 _ONE = np.float32(1.0)
 _HALF = np.float32(0.5)
@@ -94,7 +95,7 @@ def take_states(space, below, s, steps, windows, inputs):
     """Copy the states [T, B, W] of the layer below, from `below`, to the layer's inputs; F are its hidden numbers."""
     row, w = inputs + 2, wide(inputs)
     for line in range(steps * windows):
-        to, of = s + line * row, below + (windows + line) * w
+        to, of = s + line * row, below + line * w
         space[to : to + inputs] = space[of : of + inputs]
         space[to + inputs] = space[to + inputs + 1] = _ONE
 
@@ -180,8 +181,8 @@ def _transposed(flat, at, line, rows, columns, into, w):
 def backward(flat, at, space, s, steps, windows, inputs, hidden, flow, above, turned):
     """Gates become derivatives at their arguments.
 
-    `flow` [B, W]: the derivative at the last state, overwritten; `above` [T, B, W]: what a layer above adds to it at
-    each step, or empty; `turned` [3 W · W]: scratch whose gaps are 0.
+    `flow` [B, W]: the derivative at the last state, overwritten; `above` [T, B, W]: at all states, where a layer above
+    reads them, or empty; `turned` [3 W · W]: scratch whose gaps are 0.
     """
     w = wide(hidden)
     line, block = 3 * w, windows * w
@@ -189,7 +190,7 @@ def backward(flat, at, space, s, steps, windows, inputs, hidden, flow, above, tu
     states, gates = states_at(s, steps, windows, inputs), gates_at(s, steps, windows, inputs, hidden)
     _transposed(flat, at + (inputs + 2) * line, line, hidden, line, turned, w)
     for t in range(steps - 1, -1, -1):
-        if above.size:
+        if above.size and t < steps - 1:
             add_to(flow, above[t * block : (t + 1) * block])
         h, g = states + t * block, gates + t * block
         update = space[g + UPDATE * room : g + UPDATE * room + block]

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, Final
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -62,42 +62,51 @@ def _add_product(builder: Any, place: Any, one: Any, other: Any) -> None:
     builder.store(builder.fadd(builder.load(place), product, flags=_FUSED), place)
 
 
-def _tile(rows: int, vectors: int) -> Any:
-    """An intrinsic: c ← alpha · Σ x y, plus c where `add` is not 0, for so many rows and vectors of columns."""
+def tile_of(rows: int, vectors: int) -> Any:
+    """An intrinsic: c ← alpha · Σ x y, plus d where `add` is not 0, for so many rows and vectors of columns."""
 
     @intrinsic
-    def tile(typing, x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, depth, alpha, add):
-        return types.void(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, depth, alpha, add), generate
+    def tile(typing, x, x_at, x_row, x_walk, y, y_at, y_walk, c, c_at, c_row, d, d_at, d_row, table, count, alpha, add):
+        known = (x, x_at, x_row, x_walk, y, y_at, y_walk, c, c_at, c_row, d, d_at, d_row, table, count, alpha, add)
+        return types.void(*known), generate
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, depth, alpha, add = arguments
-        left = _pointer(context, builder, signature.args[0], x, x_at)
-        right = _pointer(context, builder, signature.args[4], y, y_at)
-        into = _pointer(context, builder, signature.args[7], c, c_at)
+        x, x_at, x_row, x_walk, y, y_at, y_walk, c, c_at, c_row, d, d_at, d_row, table, count, alpha, add = arguments
+        kinds = signature.args
+        left, right = _pointer(context, builder, kinds[0], x, x_at), _pointer(context, builder, kinds[4], y, y_at)
+        into, kept = _pointer(context, builder, kinds[7], c, c_at), _pointer(context, builder, kinds[10], d, d_at)
+        table, first_x, first_c = (builder.extract_value(table, n) for n in range(3))
+        at_x, at_c = (_pointer(context, builder, kinds[13][0], table, at) for at in (first_x, first_c))
+        x_step, x_jump, y_step, y_jump = (builder.extract_value(walk, n) for walk in (x_walk, y_walk) for n in (0, 1))
         sums = _sums(builder, rows, vectors)
-        with cgutils.for_range(builder, depth) as loop:
-            line = builder.mul(loop.index, y_step)
-            places = [builder.add(line, _number(LANES * v)) for v in range(vectors)]
-            read = [builder.load(_vector(builder, right, at), align=4) for at in places]
-            for r, row in enumerate(sums):
-                at = builder.add(builder.mul(_number(r), x_row), builder.mul(loop.index, x_step))
-                factor = _spread(builder, builder.load(builder.gep(left, [at])))
-                for place, values in zip(row, read, strict=True):
-                    _add_product(builder, place, factor, values)
+        places = [builder.mul(builder.load(builder.gep(at_x, [_number(r)])), x_row) for r in range(rows)]
+        with cgutils.for_range(builder, builder.extract_value(count, 0)) as outer:
+            base = builder.gep(left, [builder.mul(outer.index, x_jump)])
+            lines = [builder.gep(base, [place]) for place in places]
+            other = builder.gep(right, [builder.mul(outer.index, y_jump)])
+            with cgutils.for_range(builder, builder.extract_value(count, 1)) as loop:
+                at, row = builder.mul(loop.index, x_step), builder.gep(other, [builder.mul(loop.index, y_step)])
+                read = [builder.load(_vector(builder, row, _number(LANES * v)), align=4) for v in range(vectors)]
+                for line, into_row in zip(lines, sums, strict=True):
+                    factor = _spread(builder, builder.load(builder.gep(line, [at])))
+                    for place, values in zip(into_row, read, strict=True):
+                        _add_product(builder, place, factor, values)
         scale, keep = _spread(builder, alpha), builder.icmp_signed("!=", add, add.type(0))
         for r, row in enumerate(sums):
+            number = builder.load(builder.gep(at_c, [_number(r)]))
+            line, old = builder.mul(number, c_row), builder.mul(number, d_row)
             for v, place in enumerate(row):
-                at = builder.add(builder.mul(_number(r), c_row), _number(LANES * v))
-                target = _vector(builder, into, at)
-                before = builder.select(keep, builder.load(target, align=4), ir.Constant(_VECTOR, [0.0] * LANES))
+                before = builder.load(_vector(builder, kept, builder.add(old, _number(LANES * v))), align=4)
+                before = builder.select(keep, before, ir.Constant(_VECTOR, [0.0] * LANES))
                 scaled = builder.fmul(scale, builder.load(place), flags=_FUSED)
+                target = _vector(builder, into, builder.add(line, _number(LANES * v)))
                 builder.store(builder.fadd(before, scaled, flags=_FUSED), target, align=4)
         return context.get_dummy_value()
 
     return tile
 
 
-def _dots(rows: int) -> Any:
+def dots_of(rows: int) -> Any:
     """An intrinsic: c[i, j] ← Σ_k x[i, k] · y[j, k] for so many rows and 16 / rows columns; k counts vectors."""
     columns = LANES // rows
 
@@ -136,66 +145,3 @@ def _dots(rows: int) -> Any:
         return context.get_dummy_value()
 
     return dots
-
-
-_two_rows, _one_row = _dots(2), _dots(1)
-
-
-def _strip(tall: Any, middle: Any, single: Any, heights: tuple[int, int]) -> Any:
-    """All rows of a strip of columns."""
-    most, some = heights
-
-    @njit(nogil=True)
-    def strip(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, depth, alpha, add):
-        i = 0
-        while i + most <= rows:
-            tall(x, x_at + i * x_row, x_row, x_step, y, y_at, y_step, c, c_at + i * c_row, c_row, depth, alpha, add)
-            i += most
-        while i + some <= rows:
-            middle(x, x_at + i * x_row, x_row, x_step, y, y_at, y_step, c, c_at + i * c_row, c_row, depth, alpha, add)
-            i += some
-        while i < rows:
-            single(x, x_at + i * x_row, x_row, x_step, y, y_at, y_step, c, c_at + i * c_row, c_row, depth, alpha, add)
-            i += 1
-
-    return strip
-
-
-# As many sums as leave room in 32 registers, and enough of them to hide the time that one takes.
-_double = _strip(_tile(10, 2), _tile(4, 2), _tile(1, 2), (10, 4))
-_single = _strip(_tile(16, 1), _tile(4, 1), _tile(1, 1), (16, 4))
-
-
-@njit(nogil=True)
-def product(x, x_at, x_row, x_step, y, y_at, y_step, c, c_at, c_row, rows, columns, depth, alpha, add):
-    """c[i, j] ← alpha · Σ_k x[i, k] · y[k, j], plus c[i, j] where `add` is not 0.
-
-    Args:
-        x: flat float32; element (i, k) lies at x_at + i · x_row + k · x_step.
-        y: flat float32; element (k, j) lies at y_at + k · y_step + j.
-        c: flat float32; element (i, j) lies at c_at + i · c_row + j.
-        rows: of c. columns: of c, a multiple of LANES. depth: numbers summed.
-        alpha: float32.
-        add: 0 or 1.
-    """
-    j = 0
-    while j + 2 * LANES <= columns:
-        _double(x, x_at, x_row, x_step, y, y_at + j, y_step, c, c_at + j, c_row, rows, depth, alpha, add)
-        j += 2 * LANES
-    while j < columns:
-        _single(x, x_at, x_row, x_step, y, y_at + j, y_step, c, c_at + j, c_row, rows, depth, alpha, add)
-        j += LANES
-
-
-@njit(nogil=True)
-def row_products(x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, rows, columns, depth):
-    """c[i, j] ← Σ_k x[i, k] · y[j, k]; arguments as for `product`, columns and depth multiples of LANES."""
-    pairs = rows // 2 * 2
-    for j in range(0, columns, 8):  # these rows of y stay in the nearest cache while all of x goes by
-        for i in range(0, pairs, 2):
-            _two_rows(
-                x, x_at + i * x_row, x_row, y, y_at + j * y_row, y_row, c, c_at + i * c_row + j, c_row, depth // LANES
-            )
-        if pairs < rows and j % LANES == 0:
-            x_end, c_end = x_at + pairs * x_row, c_at + pairs * c_row
-            _one_row(x, x_end, x_row, y, y_at + j * y_row, y_row, c, c_end + j, c_row, depth // LANES)
