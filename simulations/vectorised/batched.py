@@ -2,7 +2,8 @@
 
 The gradient of a layer is δᵀa, with a its input and δ the loss's derivative at its output; `baddbmm_` adds it to the
 weights at once. Under DP-SGD a window's gradient is the outer product of δ and a, so its norm follows from the norms of
-both, and that of a unit of several windows from their products; no window's gradient is ever made.
+both, and that of a unit of several windows from their products; no window's gradient is ever made. (At a real site,
+where nothing that cancels in a sum of products may weaken a clip, models/unit_gradients.py makes them, in float64.)
 
 Shapes: C sites, B windows, D numbers at a layer, U privacy units.
 Source: ghost norms, Goodfellow 2015 (arXiv:1510.01799), section 4; Li et al. 2022 (arXiv:2110.05679), equation 4.
@@ -15,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedsite.models import loss_gradients, losses
 from fedsite.simulations.vectorised.dense import Dense
 from fedsite.simulations.vectorised.job import Job
 from fedsite.simulations.vectorised.lockstep import Batch, Lockstep
@@ -30,21 +32,22 @@ class Batched(Lockstep):
 
     def __init__(self, job: Job, population: Population, stack: Dense, device: str = "cpu") -> None:
         clip = job.privacy.clip if job.private else None
-        super().__init__(job, population, DenseGradients(stack, job.loss, clip), device)
+        super().__init__(job, population, DenseGradients(stack, job.loss, clip, device), device)
 
 
 class DenseGradients:
     """Gradients of stacked dense layers."""
 
-    def __init__(self, stack: Dense, loss: str, clip: float | None) -> None:
+    def __init__(self, stack: Dense, loss: str, clip: float | None, device: str = "cpu") -> None:
         self._stack = stack
-        self._loss = loss
+        self._slope = loss_gradients.of_tensors(losses.loss_function(loss), device)
         self._clip = clip
 
     def push(self, params: list[Tensor], batch: Batch, into: list[Tensor], beta: float, alpha: float) -> None:
         """into ← beta · into + alpha · gradient, where `into` may be `params`."""
         inputs, output = self._forward(params, batch.x.flatten(2))
-        deltas = self._backward(params, inputs, slope(self._loss, output, batch.y) * batch.share[..., None])
+        slope = self._slope(output.flatten(0, 1), batch.y.flatten(0, 1)).view(output.shape)
+        deltas = self._backward(params, inputs, slope.mul_(batch.share[..., None]))
         if self._clip is not None:
             factor = self._factors(inputs, deltas, batch.unit)[..., None]
             # An overflowing window is left out whole: infinity times zero would be NaN.
@@ -101,13 +104,3 @@ def derivative(name: str, a: Tensor) -> Tensor:
     if name == "tanh":
         return 1.0 - a * a
     return (a > 0).to(a.dtype) if name == "relu" else torch.where(a > 0, 1.0, _LEAK)
-
-
-def slope(loss: str, output: Tensor, target: Tensor) -> Tensor:
-    """The derivative of each window's loss at the output [C, B, O], as models.losses defines them."""
-    if loss == "cross_entropy":
-        return output.softmax(2).sub_(torch.nn.functional.one_hot(target.long(), output.shape[2]))
-    wanted = target.to(output.dtype).reshape(output.shape)
-    if loss == "binary_cross_entropy":
-        return (output.sigmoid() - wanted) / output.shape[2]
-    return (output - wanted).mul_(2.0 / output.shape[2])
