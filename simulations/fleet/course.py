@@ -53,7 +53,8 @@ class Course:
         found = self._fleet.round(number, np.asarray(drawn, np.int64), self._work, at_s=self.at_s)
         self._timings.append(found)
         self.at_s += found.seconds
-        return found.present if self._binding else drawn
+        # Sites beyond the goal are asked to be left out; nobody else is by a fleet that was not asked for.
+        return found.present if self._binding or len(found.present) else drawn
 
     @property
     def failed(self) -> bool:

@@ -195,6 +195,12 @@ def test_a_fleet_that_was_not_asked_for_keeps_nobody_out():
     course = Course(fleet(hosts="shared"), work(plan(rounds=rounds), [100.0] * 9))
     assert course.present(1, np.arange(9)).tolist() == list(range(9))
     assert course.outlook.late == 1
+    wanted = RoundsPlan(count=1, minimum=2, goal=4, over_select=1.5, deadline_s=6.0)
+    chosen = Course(fleet(), work(plan(rounds=wanted), [10.0 * n for n in range(1, 7)])).present(1, np.arange(6))
+    assert chosen.tolist() == [0, 1, 2, 3]
+    few = Course(fleet(), work(secure(), [1.0] * 2))
+    assert few.present(1, np.arange(2)).tolist() == [0, 1]
+    assert few.outlook.outcomes == {"abandoned": 1}
     assert course.outlook.seconds_per_round == pytest.approx(9 * 11.5 / 2 + 0.25)
 
 
