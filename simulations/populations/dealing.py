@@ -139,7 +139,7 @@ def composed(mixes: Reals, sizes: Ints, classes: Ints, deals: Deals, rng: np.ran
     wanted = np.repeat(np.arange(slots.size, dtype=np.int64) % count, slots.ravel())
     wanted += np.repeat(deals.deal * count, sizes)  # a class of one deal
     asked = np.bincount(wanted, minlength=len(have))
-    order = np.lexsort((rng.random(len(wanted)), wanted))
+    order = np.argsort(wanted + rng.random(len(wanted)))
     rank = np.arange(len(wanted)) - np.repeat(np.cumsum(asked) - asked, asked)
     over = order[rank >= have[wanted[order]]]
     over = over[np.lexsort((rng.random(len(over)), wanted[over] // count))]

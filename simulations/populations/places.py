@@ -51,8 +51,9 @@ class Places:
     @classmethod
     def of(cls, rows: Ints, counts: Ints) -> Places:
         """Windows dealt to sites in order, `counts` [site] to each; sorted within each site."""
-        site = np.repeat(np.arange(len(counts)), counts)
-        return cls(rows=rows[np.lexsort((rows, site))], offsets=ends(counts))
+        span = int(rows.max(initial=0)) + 1
+        ordered = np.sort(np.repeat(np.arange(len(counts)), counts) * span + rows)
+        return cls(rows=ordered % span, offsets=ends(counts))
 
     @classmethod
     def joined(cls, parts: Sequence[int]) -> Places:
