@@ -10,6 +10,7 @@ import numpy as np
 
 from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import DocumentError
+from fedsite.simulations.populations.heterogeneity import Heterogeneity
 
 SCHEMA: Final = "fedsite.simulation/1"
 MAX_BYTES: Final = 256 << 20  # of a document
@@ -134,6 +135,7 @@ class Simulation:
     bytes_down_per_site_round: float
     predicted_minutes: float | None
     fleet: Fleet | None = None  # what was foreseen, and by what
+    heterogeneity: Heterogeneity | None = None  # how different the sites were, before anything drifted
     seeds: tuple[int, ...]
     digest: str  # SHA-256 of the final weights
     plan_hash: str

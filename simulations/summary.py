@@ -16,6 +16,8 @@ from fedsite.simulations import demo, planned, results
 from fedsite.simulations.comparison import Compared
 from fedsite.simulations.journey import Journey
 from fedsite.simulations.material import Material
+from fedsite.simulations.populations.heterogeneity import measure
+from fedsite.simulations.populations.sites import Sites
 from fedsite.simulations.results import Simulation, Spread
 from fedsite.simulations.running import Ran
 from fedsite.simulations.settings import SimulateSettings
@@ -73,6 +75,7 @@ def simulation(found: Found) -> Simulation:
         bytes_down_per_site_round=round(found.journey.bytes_down),
         predicted_minutes=found.journey.minutes,
         fleet=found.journey.outlook,
+        heterogeneity=measure(found.given.sites) if isinstance(found.given.sites, Sites) else None,
         seeds=(found.settings.seed,),
         digest=ran.digest,
         plan_hash=plan.hash,
