@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,13 +32,23 @@ from fedsite.telemetry.errors import CHECK, TelemetryError
 from fedsite.telemetry.task import Task
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What takes the place of a site's own data and randomness in a simulation. No real site makes one."""
+
+    data: SiteData
+    source: Callable[[str, int, bool], Source]  # of an operation, in a round, that judges a model before it trains
+
+
 class Operations:
     """The operations, and the one data set that stays loaded while the worker is warm."""
 
-    def __init__(self) -> None:
+    def __init__(self, simulated: Simulated | None = None) -> None:
+        """`simulated`: in the place of this site's data and the operating system's randomness; in simulations only."""
         import torch
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+        self._simulated = simulated
         self._key: tuple[Any, ...] = ()
         self._data: SiteData | None = None
         self._covered = b""  # of `_data`, as JSON; empty: not asked for yet
@@ -111,18 +122,16 @@ class Operations:
     def statistics(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """The normalisation sums over the training windows."""
         from fedsite.client.work import rounds as work
-        from fedsite.privacy import sampling
 
         plan = given.plan(blobs["plan"])
         task = given.task(plan)
-        source = sampling.SystemRandom()
-        values = work.statistics(plan, self._load(task, arguments), source)
+        source, simulated = self._source("statistics", arguments)
+        values = work.statistics(plan, self._load(task, arguments), source, simulated=simulated)
         return _answer(values, blobs, source, self._coverage(plan, task))
 
     def train(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """One round of local training, with an evaluation of the incoming model before it when asked."""
         from fedsite.client.work import rounds as work
-        from fedsite.privacy import sampling
 
         plan, task, model, trained = given.checked(blobs)
         control = Control.read(blobs, trained) if plan.strategy.control else None
@@ -130,9 +139,11 @@ class Operations:
         data = self._load(task, arguments)
         evaluate = bool(arguments.get("evaluate"))
         number = int(arguments["round"])
-        source = sampling.SystemRandom()
+        source, simulated = self._source("train", arguments)
         correction = None if control is None else control.correction
-        values = work.train_round(plan, data, model, scale, evaluate, source, number, correction=correction)
+        values = work.train_round(
+            plan, data, model, scale, evaluate, source, number, simulated=simulated, correction=correction
+        )
         kept = {} if control is None else {VARIATE: control.after(plan, values, number)}
         return _answer(values, blobs, source, self._coverage(plan, task) | kept)
 
@@ -141,15 +152,14 @@ class Operations:
         from fedsite.client.work import parity
         from fedsite.client.work import rounds as work
         from fedsite.models import onnx_limits
-        from fedsite.privacy import sampling
 
         plan, task, model, _ = given.checked(blobs)
         if "graph" in blobs:
             onnx_limits.check(blobs["graph"])
         scale = given.normalisation(task, arguments)
         data = self._load(task, arguments)
-        source = sampling.SystemRandom()
-        values = work.evaluate(plan, data, model, scale, source)
+        source, simulated = self._source("evaluate", arguments)
+        values = work.evaluate(plan, data, model, scale, source, simulated=simulated)
         if "graph" in blobs:
             values |= parity.sums(plan, data, blobs["graph"], scale)
         return _answer(values, blobs, source, self._coverage(plan, task))
@@ -157,14 +167,13 @@ class Operations:
     def calibrate(self, arguments: Mapping[str, Any], blobs: Mapping[str, bytes]) -> pipe.Message:
         """Histograms of activations for the int8 ranges."""
         from fedsite.client.work import rounds as work
-        from fedsite.privacy import sampling
 
         plan = given.plan(blobs["plan"])
         task = given.task(plan)
         scale, tensors = given.calibration(task, arguments, blobs["graph"])
         data = self._load(task, arguments)
-        source = sampling.SystemRandom()
-        values = work.calibrate(plan, data, blobs["graph"], scale, tensors, source)
+        source, simulated = self._source("calibrate", arguments)
+        values = work.calibrate(plan, data, blobs["graph"], scale, tensors, source, simulated=simulated)
         return _answer(values, blobs, source, self._coverage(plan, task))
 
     def _check(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
@@ -175,6 +184,8 @@ class Operations:
         """
         from fedsite.telemetry import contract
 
+        if self._simulated is not None:
+            return self._load(task, arguments)
         where = site_data.from_plain(arguments["location"])
         key = site_data.key(task, where)
         self._data = None
@@ -192,6 +203,9 @@ class Operations:
     def _load(self, task: Task, arguments: Mapping[str, Any]) -> SiteData:
         from fedsite.telemetry import loading
 
+        if self._simulated is not None:
+            self._data = self._simulated.data
+            return self._data
         where = site_data.from_plain(arguments["location"])
         key = site_data.key(task, where)
         if self._data is None or key != self._key:
@@ -199,6 +213,15 @@ class Operations:
             self._data = loading.load_site(task, where)
             self._key, self._covered = key, b""
         return self._data
+
+    def _source(self, operation: str, arguments: Mapping[str, Any]) -> tuple[Source, bool]:
+        """The operating system's randomness; a simulation's own, and that it is simulated, where this is one."""
+        from fedsite.privacy import sampling
+
+        if self._simulated is None:
+            return sampling.SystemRandom(), False
+        number, evaluate = int(arguments.get("round") or 0), bool(arguments.get("evaluate"))
+        return self._simulated.source(operation, number, evaluate), True
 
     def _coverage(self, plan: RoundPlan, task: Task) -> dict[str, bytes]:
         """Whose records the loaded data holds: asked of private runs alone, and never sent on by the agent."""

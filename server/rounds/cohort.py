@@ -41,8 +41,11 @@ class _Rest:
 class Cohort:
     """Keeps who accepted, and asks newcomers."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(
+        self, session: Session, shuffle: Callable[[list[SiteLink]], None] = secrets.SystemRandom().shuffle
+    ) -> None:
         self._session = session
+        self._shuffle = shuffle
         self._accepted: set[str] = set()
         self._away: set[str] = set()  # refused the plan, or answered with what is no answer
         self._tries: dict[str, int] = {}
@@ -105,7 +108,7 @@ class Cohort:
         ready = self._settled(self._session.minimum, self._session.clock() + self._session.plan.rounds.wait_s, None)
         if self._session.plan.rounds.goal is not None:
             # Nobody can foresee, or wish for, a place in a round.
-            secrets.SystemRandom().shuffle(ready)
+            self._shuffle(ready)
         return ready
 
     def heard(self, answers: Mapping[str, SiteAnswer]) -> None:

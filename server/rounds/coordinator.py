@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -83,6 +84,7 @@ class Coordinator:
         trail: RunTrail | None = None,
         stopping: Callable[[], bool] = lambda: False,
         leaving: Callable[[], bool] = lambda: False,
+        shuffle: Callable[[list[SiteLink]], None] = secrets.SystemRandom().shuffle,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         wait: Callable[[float], None] = time.sleep,
@@ -100,6 +102,7 @@ class Coordinator:
             trail: this run's part of the audit log; None keeps none.
             stopping: asked often; True ends the run.
             leaving: whether this process itself is to end; then nobody is waited for when the run has ended.
+            shuffle: puts sites in the order in which a round with a goal asks them; a simulation has its own.
             clock: monotonic seconds.
             now: seconds since 1970.
             wait: sleeps.
@@ -148,7 +151,7 @@ class Coordinator:
             now=now,
             wait=wait,
         )
-        self._cohort = Cohort(self._session)
+        self._cohort = Cohort(self._session, shuffle)
         self._model: Model | None = None
         self._release: Mapping[str, Any] | None = None
 
