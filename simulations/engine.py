@@ -41,6 +41,7 @@ class Scale:
     """How much is simulated, and on what."""
 
     rounds: int
+    planned: int = 0  # rounds of the whole run, where these are a piece of it: long runs compile gradients
     cohort: int  # sites drawn in each round; all of them where there are fewer
     workers: int = 1  # processes; 1 is this one
     executor: str = AUTO  # a name of vectorised.choice
@@ -52,6 +53,10 @@ class Scale:
         for name in ("rounds", "cohort", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"simulation.{name} is {getattr(self, name)}", allowed="at least 1")
+
+    def trainings(self, population: Population) -> int:
+        """Of sites in the whole run."""
+        return max(self.rounds, self.planned) * min(self.cohort, len(population))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +148,9 @@ def simulate(
         _check_control(job)
     with (
         _kept(controls, strategy, state, layout, len(population), first) as held,
-        workers.started(job, population, scale.workers, scale.executor, scale.device, scale.backend) as crew,
+        workers.started(
+            job, population, scale.workers, scale.executor, scale.device, scale.backend, scale.trainings(population)
+        ) as crew,
     ):
         chunk = schedule.chunk_sites(scale.device, layout.size)
         for number in range(first, first + scale.rounds):

@@ -31,8 +31,10 @@ class Functional(Lockstep):
 
     name: ClassVar[str] = "vmap"
 
-    def __init__(self, job: Job, population: Population, device: str = "cpu") -> None:
-        self._traced = TracedGradients(job, device)
+    def __init__(
+        self, job: Job, population: Population, device: str = "cpu", traced: TracedGradients | None = None
+    ) -> None:
+        self._traced = traced or TracedGradients(job, device)
         super().__init__(job, population, self._traced, device)
 
     def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
@@ -61,7 +63,10 @@ class Functional(Lockstep):
         x, y = (tensor[rows.to(tensor.device)].to(self._device) for tensor in (self._windows.x, self._windows.y))
         unit = rows.to(self._device) if self._job.private and self._job.privacy.unit == "entity" else None
         batch = Batch(x=x, y=y, share=torch.ones(rows.shape, device=self._device), unit=unit)
-        self._gradients.push(params, batch, [torch.zeros_like(param) for param in params], 0.0, 1.0)
+        local = self._job.local
+        straight = local.optimizer == "sgd" and not local.momentum  # into the parameters themselves
+        into = params if straight else [torch.zeros_like(param) for param in params]
+        self._gradients.push(params, batch, into, 1.0, 0.0)
 
 
 class TracedGradients:

@@ -99,6 +99,8 @@ class _Reader:
     def _call(self, node: fx.Node, given: list[_Seen]) -> _Seen:
         if node.op == "call_module":
             return self._layer(str(node.target), given[0])
+        if not given:
+            raise _UnknownError(f"{node.target} is no layer")
         rest, options = node.args[1:], node.kwargs
         first = given[0]
         if first.zeros:

@@ -48,7 +48,13 @@ class Workers(Protocol):
 
 @contextmanager
 def started(
-    job: Job, population: Population, count: int, wanted: str, device: str, backend: str = "local"
+    job: Job,
+    population: Population,
+    count: int,
+    wanted: str,
+    device: str,
+    backend: str = "local",
+    trainings: int = 0,
 ) -> Iterator[Workers]:
     """Workers that are there until the block ends.
 
@@ -59,6 +65,7 @@ def started(
         wanted: an executor, or "auto".
         device: cpu or cuda.
         backend: "local" for processes of this machine, "ray" for Ray's actors.
+        trainings: of sites in the whole run: gradients are compiled for long runs.
 
     Raises:
         ConfigError: no executor can do the job, no workers are wanted, or Ray is not there.
@@ -67,7 +74,7 @@ def started(
         raise ConfigError(f"simulation.workers is {count}", allowed="at least 1")
     if backend not in BACKENDS:
         raise ConfigError(f"simulation.backend is {backend!r}", allowed=" or ".join(BACKENDS))
-    chosen = choice.choose(job, population, wanted, device)
+    chosen = choice.choose(job, population, wanted, device, trainings)
     if backend == "ray":
         from fedsite.simulations.vectorised import ray_workers
 
@@ -148,12 +155,13 @@ def _work(order: Order, chunks: list[Chunk]) -> Sum:
 
 
 def summed(chosen: Chosen, size: int, order: Order, chunks: list[Chunk]) -> Sum:
-    """Train chunks one after the other, here.
+    """Train chunks one after the other, here; one whose sites stay apart comes by itself.
 
     Raises:
         ConfigError: training diverged.
     """
-    total = Sum.empty(size)
+    alone = chunks[0] if chunks and chunks[0].apart else None
+    total = Sum.empty(size, None if alone is None else len(alone.sites))
     for chunk in chunks:
         chosen.executor.update(order, chunk, total)
         chosen.population.forget()

@@ -231,7 +231,7 @@ def test_a_model_that_cannot_be_traced_is_looped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Job, "module", lambda self: Decided())
     found = choice.choose(job(), population("value"))
     assert found.executor.name == "loop"
-    assert [name for name, _ in found.passed_over] == ["compiled", "batched", "vmap"]
+    assert [name for name, _ in found.passed_over] == ["compiled", "batched", "vmap_compiled", "vmap"]
     assert "torch.func cannot trace the model" in dict(found.passed_over)["vmap"]
 
 
