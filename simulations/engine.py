@@ -25,7 +25,7 @@ from fedsite.server.strategies.strategy import ServerState, Strategy, Update
 from fedsite.simulations.vectorised import groups, randomness, schedule, workers
 from fedsite.simulations.vectorised.choice import AUTO
 from fedsite.simulations.vectorised.controls import Controls
-from fedsite.simulations.vectorised.executor import Order
+from fedsite.simulations.vectorised.executor import Order, site_weights
 from fedsite.simulations.vectorised.job import Job, Layout, Weights
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.schedule import Ints
@@ -198,20 +198,25 @@ class _Round:
             return state, 0, "nobody"
         aggregator = self.strategy.aggregator(state, self.layout.names)
         compared = isinstance(aggregator, Collected) or self.strategy.single
-        cut = groups.groups(self.job, sites, self.number, compared=compared)
-        chunks = [schedule.chunks(self.population, own, self.number, self.chunk, gains) for own in cut]
+        cut = groups.cut(self.job, self.population, sites, self.number, compared=compared, size=self.chunk, gains=gains)
         control = self.strategy.control(state)
         order = Order(
             weights=state.params, control=None if control is None else self.layout.flat(control), controls=held
         )
-        weight = 0
-        for group, total in enumerate(crew.train(order, chunks)):
-            if self.job.privacy.site_level:
-                groups.add_noise(self.job, total, self.number, group)
-            delta = self.layout.named(total.mean())
-            name = f"group-{group + 1}"
-            aggregator.add(Update(site=name, delta=delta, weight=float(total.weight), sites=total.sites))
-            weight += total.weight
+        weight = added = 0
+        for chunks, group in zip(cut, crew.train(order, cut), strict=True):
+            for total in group.parts(site_weights(self.job, self.population, order, chunks[0])):
+                if self.job.privacy.site_level:
+                    groups.add_noise(self.job, total, self.number, added)
+                added += 1
+                update = Update(
+                    site=f"group-{added}",
+                    delta=self.layout.named(total.mean()),
+                    weight=float(total.weight),
+                    sites=total.sites,
+                )
+                aggregator.add(update)
+                weight += total.weight
         try:
             found = dataclasses.replace(aggregator.result(), round=self.number)
             return self.strategy.apply(state, found), weight, "done"

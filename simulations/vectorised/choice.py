@@ -24,9 +24,7 @@ class Chosen:
     passed_over: tuple[tuple[str, str], ...] = ()  # (name, reason)
 
 
-def choose(
-    job: Job, population: Population, wanted: str = AUTO, device: str = "cpu", trainings: int = 0
-) -> Chosen:
+def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "cpu", trainings: int = 0) -> Chosen:
     """The fastest executor for a job, or the one that was asked for.
 
     Args:

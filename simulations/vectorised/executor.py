@@ -56,8 +56,9 @@ class Executor(Protocol):
 
 
 def fused(job: Job, order: Order, chunk: Chunk) -> bool:
-    """Whether updates may go into the sum as they are, times their weight."""
-    return order.control is None and not job.privacy.site_level and chunk.gains is None
+    """Whether updates may go into one sum as they are, times their weight."""
+    plain = order.control is None and not job.privacy.site_level
+    return plain and chunk.gains is None and not chunk.apart
 
 
 def site_weights(job: Job, population: Population, order: Order, chunk: Chunk) -> NDArray[np.int64]:
@@ -79,7 +80,7 @@ def finish(deltas: list[Tensor], job: Job, population: Population, order: Order,
         population: for the weights.
         order: what was asked.
         chunk: whose updates these are.
-        total: they are added to it.
+        total: they are added to it, or to its rows.
 
     Raises:
         ConfigError: an update is not finite, or out of bounds.
@@ -93,7 +94,12 @@ def finish(deltas: list[Tensor], job: Job, population: Population, order: Order,
         flat = flat.cpu()
         _checked(flat, job, chunk.round, math.inf if job.privacy.site_level else BOUND)
         deltas = [_transformed(flat, job, order, chunk)]
-    add_deltas(deltas, total.total, weights, job, chunk.round)
+    if not chunk.apart:
+        add_deltas(deltas, total.total, weights, job, chunk.round)
+        return
+    for place, row in enumerate(total.total):
+        one = slice(place, place + 1)
+        add_deltas([delta[one] for delta in deltas], row, weights[one], job, chunk.round)
 
 
 def _transformed(flat: Tensor, job: Job, order: Order, chunk: Chunk) -> Tensor:

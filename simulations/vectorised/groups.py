@@ -10,36 +10,57 @@ is drawn once, Gaussian and of the same deviation, because nobody sees the parts
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised import randomness, schedule
 from fedsite.simulations.vectorised.job import Job
+from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.randomness import Purpose
-from fedsite.simulations.vectorised.schedule import Ints
+from fedsite.simulations.vectorised.schedule import Chunk, Ints
 from fedsite.simulations.vectorised.sums import STEPS, Sum
 
 _BLOCK = 1 << 20  # numbers noised at a time
 
 
-def groups(job: Job, sites: Ints, round_number: int, *, compared: bool) -> list[Ints]:
-    """Cut the sites of a round as the central host does: shuffled, so that nobody chooses their company.
+def cut(
+    job: Job,
+    population: Population,
+    sites: Ints,
+    round_number: int,
+    *,
+    compared: bool,
+    size: int = schedule.CHUNK,
+    gains: NDArray[np.float32] | None = None,
+) -> list[list[Chunk]]:
+    """Cut the sites of a round into sums, and these into chunks.
+
+    The central host shuffles, so that nobody chooses their company. Sites that it sees one by one still train together:
+    each such chunk is here by itself, its sites `apart`.
 
     Args:
         job: its protection says into how many.
+        population: for the sites' samples.
         sites: whose updates arrive.
         round_number: from 1.
         compared: whether the strategy compares updates.
+        size: sites of a chunk, at most.
+        gains: of every site of the population.
+
+    Raises:
+        DataError: a site has no windows.
     """
-    if not compared:
-        return [sites]
-    if job.protection.mode != "secagg":
-        return [sites[place : place + 1] for place in range(len(sites))]
+    if compared and job.protection.mode != "secagg":
+        together = schedule.chunks(population, sites, round_number, size, gains)
+        return [[replace(chunk, apart=True)] for chunk in together]
     room = len(sites) // job.protection.terms.min_cohort
-    count = max(1, min(job.protection.groups, room))
+    count = max(1, min(job.protection.groups, room)) if compared else 1
     draws = randomness.bits(randomness.key(job.seed, Purpose.GROUP, round_number)[0], len(sites))
     shuffled = sites[np.argsort(draws, kind="stable")]
-    return [np.sort(shuffled[number::count]) for number in range(count)]
+    groups = [np.sort(shuffled[number::count]) for number in range(count)]
+    return [schedule.chunks(population, own, round_number, size, gains) for own in groups]
 
 
 def deviation(job: Job, sites: int) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from fedsite.telemetry.task import read_task
 if TYPE_CHECKING:
     from torch import nn
 
+Number = TypeVar("Number", np.float32, np.float64)
 Weights = Mapping[str, NDArray[np.generic]]
 
 
@@ -142,7 +143,7 @@ class Layout:
         """The vector of the named arrays."""
         return np.concatenate([np.asarray(weights[name], np.float32).reshape(-1) for name in self.names])
 
-    def named(self, flat: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def named(self, flat: NDArray[Number]) -> dict[str, NDArray[Number]]:
         """The inverse: views of `flat`."""
         places = zip(self.names, self.slices, self.shapes, strict=True)
         return {name: flat[part].reshape(shape) for name, part, shape in places}

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsite.models import losses, vector
@@ -41,19 +42,19 @@ class Loop:
             ConfigError: training diverged.
         """
         plan = schedule(self._job, self._population, chunk)
+        found = torch.empty((len(chunk.sites), self._layout.size))
+        drift = order.drift(chunk.sites)
         for place, site in enumerate(chunk.sites.tolist()):
-            alone = chunk.part(slice(place, place + 1))
             vector.load(self._module, order.weights)
             start = [parameter.detach().clone() for parameter in self._trained]
-            self._train(plan, place, chunk.round, site, start, self._drift(order, alone))
+            self._train(plan, place, chunk.round, site, start, [] if drift is None else self._parts(drift[place]))
             pairs = zip(self._trained, start, strict=True)
-            deltas = [(parameter.detach() - old)[None] for parameter, old in pairs]
-            finish(deltas, self._job, self._population, order, alone, total)
+            found[place] = torch.cat([(parameter.detach() - old).flatten() for parameter, old in pairs])
+        finish([found], self._job, self._population, order, chunk, total)
 
-    def _drift(self, order: Order, alone: Chunk) -> list[Tensor]:
-        """SCAFFOLD's c − c_i of one site, for each parameter; empty without it."""
-        found = order.drift(alone.sites)
-        return [] if found is None else [torch.from_numpy(part) for part in self._layout.named(found[0]).values()]
+    def _parts(self, flat: NDArray[np.float32]) -> list[Tensor]:
+        """Of each parameter."""
+        return [torch.from_numpy(part) for part in self._layout.named(flat).values()]
 
     def _train(
         self, plan: Schedule, place: int, round_number: int, site: int, start: list[Tensor], drift: list[Tensor]

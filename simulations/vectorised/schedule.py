@@ -6,7 +6,7 @@ trains in the same company, and with the same bits, whoever trains it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -33,10 +33,11 @@ class Chunk:
     round: int
     sites: Ints  # [site] numbers in the population
     gains: NDArray[np.float32] | None = None  # [site] what updates are multiplied by after clipping; None: by 1
+    apart: bool = False  # every site's update is a sum of its own
 
     def part(self, pick: slice) -> Chunk:
         """Some of the sites."""
-        return Chunk(round=self.round, sites=self.sites[pick], gains=None if self.gains is None else self.gains[pick])
+        return replace(self, sites=self.sites[pick], gains=None if self.gains is None else self.gains[pick])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

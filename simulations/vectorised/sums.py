@@ -21,16 +21,16 @@ MOST_WEIGHT: Final = 2**26  # 2^30 · 64 · 2^26 = 2^62
 
 @dataclass(slots=True, kw_only=True)
 class Sum:
-    """Σ weight · update over some sites. `total` [number] int64, in grid steps."""
+    """Σ weight · update over some sites. `total` [number] int64, in grid steps; [site, number] where each is apart."""
 
     total: NDArray[np.int64]
     weight: int = 0
     sites: int = 0
 
     @classmethod
-    def empty(cls, size: int) -> Sum:
-        """Of no sites."""
-        return cls(total=np.zeros(size, np.int64))
+    def empty(cls, size: int, apart: int | None = None) -> Sum:
+        """Of no sites; `apart`: with a row for each of so many."""
+        return cls(total=np.zeros(size if apart is None else (apart, size), np.int64))
 
     def counted(self, weights: NDArray[np.int64]) -> None:
         """Take note of sites whose updates go into `total`.
@@ -56,6 +56,12 @@ class Sum:
         self.counted(np.array([other.weight], np.int64))
         self.sites += other.sites - 1
         self.total += other.total
+
+    def parts(self, weights: NDArray[np.int64]) -> list[Sum]:
+        """The sums that this one is made of: its rows, of sites of these weights [site], or itself."""
+        if self.total.ndim == 1:
+            return [self]
+        return [Sum(total=row, weight=int(own), sites=1) for row, own in zip(self.total, weights, strict=True)]
 
     def mean(self) -> NDArray[np.float64]:
         """Σ weight · update / Σ weight, [number]."""

@@ -116,7 +116,7 @@ def weight(found: Simulated) -> float:
 def test_a_poisoned_site_moves_the_mean_and_not_the_median() -> None:
     # From 0 every site steps by 1, to the optimum; one of five sends -3 times that: (4 - 3) / 5, and the median 1.
     work, people = toy(5)
-    scale = Scale(rounds=1, cohort=5, executor="vmap")
+    scale = Scale(rounds=1, cohort=5, executor="loop")
     gains = np.array([1, 1, -3, 1, 1], np.float32)
     mean, median = (
         weight(simulate(work, people, strategy, scale, initial=START, gains=gains)) for strategy in (FedAvg(), Median())
@@ -138,7 +138,7 @@ def test_rounds_in_which_too_few_arrive_leave_the_model() -> None:
         work,
         people,
         Median(),
-        Scale(rounds=3, cohort=5, executor="vmap"),
+        Scale(rounds=3, cohort=5, executor="loop"),
         initial=START,
         present=lambda number, drawn: drawn[: arrive[number]],
         judge=lambda params: float(params["layers.0.weight"][0, 0]),

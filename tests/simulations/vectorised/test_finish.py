@@ -64,3 +64,12 @@ def test_control_variates_follow_the_paper(tmp_path: Path) -> None:
     # Every site weighs 1; a gain is what a poisoner sends, its own variate stays honest.
     assert finished([[0.4, -0.8], [0.0, 0.4]], job(), order, [1.0, -1.0]) == [0.2, -0.6]
     assert kept.rows(np.arange(2)) == pytest.approx(np.array([[1.0, 0.0], [-1.0, -3.0]]))
+
+
+def test_sites_that_stay_apart_have_a_row_each() -> None:
+    chunk, total = Chunk(round=1, sites=np.arange(2), apart=True), Sum.empty(2, apart=2)
+    finish([torch.tensor([[1.0, 2.0], [4.0, 0.5]])], job(), PEOPLE, Order(weights={}), chunk, total)
+    found = total.parts(np.array([2, 6]))
+    assert [(own.mean().tolist(), own.weight, own.sites) for own in found] == [([1, 2], 2, 1), ([4, 0.5], 6, 1)]
+    assert (total.weight, total.sites) == (8, 2)
+    assert Sum.empty(2).parts(np.array([1]))[0].total.shape == (2,)

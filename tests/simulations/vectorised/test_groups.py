@@ -15,7 +15,7 @@ from fedsite.protocol.secagg.manifest import Manifest, Noise
 from fedsite.simulations.vectorised import groups
 from fedsite.simulations.vectorised.job import Job
 from fedsite.simulations.vectorised.sums import BOUND, Sum
-from tests.simulated_jobs import BOTH, job, secured
+from tests.simulated_jobs import BOTH, job, population, secured
 
 SITES, NUMBERS = 6, 30_000
 
@@ -27,16 +27,25 @@ def noised(work: Job, number: int = 1, group: int = 0) -> Sum:
     return total
 
 
+def members(work: Job, sites: int, number: int = 1, *, compared: bool = True) -> list[list[int]]:
+    cut = groups.cut(work, population("value", (3,) * 10), np.arange(sites), number, compared=compared, size=2)
+    return [sorted(np.concatenate([chunk.sites for chunk in chunks]).tolist()) for chunks in cut]
+
+
 def test_a_cohort_is_cut_as_the_plan_says() -> None:
-    sites, work = np.arange(10), secured(groups=3)
-    assert [own.tolist() for own in groups.groups(work, sites, 1, compared=False)] == [list(range(10))]
-    cut = groups.groups(work, sites, 1, compared=True)
+    work = secured(groups=3)
+    assert members(work, 10, compared=False) == [list(range(10))]
+    cut = members(work, 10)
     assert [len(own) for own in cut] == [4, 3, 3]
-    assert sorted(np.concatenate(cut).tolist()) == list(range(10))
-    assert [own.tolist() for own in cut] != [own.tolist() for own in groups.groups(work, sites, 2, compared=True)]
+    assert sorted(site for own in cut for site in own) == list(range(10))
+    assert cut != members(work, 10, number=2)
     # No group below the fewest sites that may be summed; without secure aggregation the host sees every site.
-    assert len(groups.groups(work, sites[:7], 1, compared=True)) == 2
-    assert [own.tolist() for own in groups.groups(job(), sites[:2], 1, compared=True)] == [[0], [1]]
+    assert len(members(work, 7)) == 2
+    alone = groups.cut(job(), population("value"), np.arange(3), 1, compared=True, size=2)
+    assert [[(chunk.sites.tolist(), chunk.apart) for chunk in chunks] for chunks in alone] == [
+        [([2, 0], True)],
+        [([1], True)],
+    ]
 
 
 def test_a_sum_holds_the_noise_that_sites_would_add() -> None:
