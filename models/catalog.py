@@ -7,7 +7,8 @@ An architecture is a `torch.nn.Module` class with a dataclass `Options` inside a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,32 @@ _BUILT_IN = {
     "mlp": "fedsite.models.mlp:MLP",
     "tcn": "fedsite.models.tcn:TCN",
 }
+_lent: dict[str, Any] = {}  # of this process
 
 
 def names() -> list[str]:
     """Every architecture that `build` knows here, sorted; loads no torch."""
-    return sorted(_entries())
+    return sorted({*_entries(), *_lent})
+
+
+@contextmanager
+def lent(name: str, architecture: Any) -> Iterator[None]:
+    """Let this process know an architecture that no package brings, until the block ends; for a researcher's notebook.
+
+    Args:
+        name: not that of an installed one.
+        architecture: called with `(settings, *, time, features, outputs)`, and with a dataclass `Options` inside.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    if name in names():
+        raise ConfigError(f"model name {name!r} is taken", allowed="a name of its own")
+    _lent[name] = architecture
+    try:
+        yield
+    finally:
+        del _lent[name]
 
 
 def installed() -> list[str]:
@@ -93,7 +115,10 @@ def _entries() -> dict[str, EntryPoint]:
 
 
 def _load(name: str) -> Any:
-    entries = _entries()
+    if name in _lent:
+        return _lent[name]
+    # Reading what is installed takes longer than building a model, and cannot change a built-in name.
+    entries = {name: EntryPoint(name, _BUILT_IN[name], GROUP)} if name in _BUILT_IN else _entries()
     if name not in entries:
         raise ConfigError(
             f"unknown model {name!r}",

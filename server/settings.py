@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -133,7 +134,7 @@ def read(schema: Schema[T], overrides: Sequence[str]) -> T:
     from omegaconf.errors import OmegaConfBaseException
 
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        known = _renamed(OmegaConf.to_container(hydra_compose(schema.root), resolve=True))
+        known = _known(schema.root)
         checked = [_check(schema, item, known) for item in overrides]
         try:
             config = hydra_compose(schema.root, overrides=checked)
@@ -147,6 +148,15 @@ def read(schema: Schema[T], overrides: Sequence[str]) -> T:
     if settings.task_file is not None and any(item.startswith("task=") for item in overrides):
         raise ConfigError("task and task_file are both given", allowed="one of them", next_step=schema.help)
     return settings
+
+
+@cache
+def _known(root: str) -> dict[str, Any]:
+    """Every key of the settings, at its default; composed once, as a sweep reads hundreds of command lines."""
+    from hydra import compose as hydra_compose
+    from omegaconf import OmegaConf
+
+    return _renamed(OmegaConf.to_container(hydra_compose(root), resolve=True))
 
 
 def _unread(schema: Schema[T], overrides: Sequence[str], checked: Sequence[str], reason: str) -> ConfigError:
