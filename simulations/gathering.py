@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -44,7 +44,11 @@ def count(settings: SimulateSettings, task: Task) -> int:
 
 
 def gather(
-    settings: SimulateSettings, task: Task, tell: Callable[[int, int], None] = lambda done, total: None
+    settings: SimulateSettings,
+    task: Task,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    unit: Literal["window", "entity"] = "window",
 ) -> Sites:
     """Read the data and deal it out.
 
@@ -52,6 +56,7 @@ def gather(
         settings: the run's.
         task: its task.
         tell: called with natural sites read, of how many.
+        unit: what the run's privacy is of, at each site.
 
     Raises:
         TelemetryError: data is missing, unreadable or outside the task's schema.
@@ -71,6 +76,7 @@ def gather(
         drift=asked.drift,
         sites=count(settings, task),
         seed=settings.seed,
+        unit=unit,
     )
 
 

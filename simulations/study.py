@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fedsite.protocol import documents, shape
+from fedsite.protocol.errors import ConfigError
 from fedsite.server.plans.planning import Planned
 from fedsite.server.strategies.strategy import Strategy
 from fedsite.simulations import comparison, gathering, planned, running, summary
@@ -20,7 +21,7 @@ from fedsite.simulations.journey import Journey
 from fedsite.simulations.material import Material, material
 from fedsite.simulations.populations.sites import Sites
 from fedsite.simulations.results import Simulation
-from fedsite.simulations.running import Work
+from fedsite.simulations.running import Ran, Work
 from fedsite.simulations.settings import SimulateSettings
 from fedsite.simulations.vectorised.job import Epochs
 
@@ -103,7 +104,10 @@ def study(
     watch.stage("planning")
     task = planned.task_of(settings)
     plan = planned.plan(settings, gathering.count(settings, task))
-    sites = gathering.gather(settings, task, lambda done, of: watch.stage(f"reading data: site {done} of {of}"))
+    unit = plan.plan.privacy.unit if plan.plan.privacy.sample_level else "window"
+    sites = gathering.gather(
+        settings, task, lambda done, of: watch.stage(f"reading data: site {done} of {of}"), unit=unit
+    )
     data_hash = gathering.fingerprint(sites)
     epochs = Epochs(batch=asked.batch, count=asked.epochs) if asked.batch and asked.epochs else None
     given = material(plan.plan, sites, epochs=epochs)
@@ -118,7 +122,10 @@ def study(
     journey = Journey.begin(settings, plan, given, epochs, checkpoints)
     work = _work(settings, plan, given, hostile, journey)
     watch.stage("compiling kernels for this processor, once" if _compiles(settings, given) else "training")
-    ran = running.run(work, keeper, begin=watch.begin, tell=watch.round)
+    if asked.engine == "flower":
+        ran = _through_flower(settings, given, work, watch)
+    else:
+        ran = running.run(work, keeper, begin=watch.begin, tell=watch.round)
     watch.stage("measuring")
     against = Against(
         plan=plan.plan, sites=sites, initial=plan.initial, epochs=epochs, cohort=planned.cohort(plan, len(sites)),
@@ -164,9 +171,31 @@ def _work(settings: SimulateSettings, plan: Planned, given: Material, hostile: H
     )
 
 
+def _through_flower(settings: SimulateSettings, given: Material, work: Work, watch: Watch) -> Ran:
+    """The real clients, in one go: there is nothing to go on from.
+
+    Raises:
+        ConfigError: settings that only the vectorised engine has, or Ray is not installed.
+    """
+    from fedsite.simulations import flower_engine
+
+    asked = settings.simulation
+    for name, given_there in (("attack", asked.attack.kind != "none"), ("drift", asked.drift.any)):
+        if given_there:
+            raise ConfigError(
+                f"simulation.{name} with simulation.engine=flower",
+                allowed="simulation.engine=vectorised: real clients neither attack nor drift",
+                next_step="simulation.engine=vectorised",
+            )
+    watch.begin(work.scale.rounds, 0)
+    found = flower_engine.simulate(given, work.scale, judge=work.judge, initial=work.initial, tell=watch.round)
+    work.replay(len(found.rounds))
+    return Ran(rounds=found.rounds, params=found.params, executor=found.executor, passed_over=dict(found.passed_over))
+
+
 def _compiles(settings: SimulateSettings, given: Material) -> bool:
     """Whether the first round begins with compiling kernels."""
     from fedsite.simulations.vectorised import compiled
 
-    wanted = settings.simulation.executor in ("auto", "compiled")
+    wanted = settings.simulation.executor in ("auto", "compiled") and settings.simulation.engine == "vectorised"
     return wanted and compiled.obstacle(given.job, settings.simulation.device) is None and not compiled.cached()

@@ -7,7 +7,9 @@ keep their own; where more are asked for, all of them come again and again.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -36,6 +38,7 @@ def build(
     drift: DriftSpec | None = None,
     sites: int | None = None,
     seed: int = 0,
+    unit: Literal["window", "entity"] = "window",
 ) -> Sites:
     """Simulated sites.
 
@@ -45,6 +48,7 @@ def build(
         partition, shift, drift: as loaded, without shift, without drift, where not given.
         sites: how many; as many as were loaded, where not given.
         seed: of everything that is drawn.
+        unit: what privacy is of, for a partition whose own unit is `auto`.
 
     Raises:
         ConfigError: too many sites or classes, or not enough units for every site's minimum.
@@ -53,6 +57,8 @@ def build(
     partition, shift, drift = partition or PartitionSpec(), shift or ShiftSpec(), drift or DriftSpec()
     if not data:
         raise DataError("a population of no sites", allowed="at least 1")
+    if partition.unit == "auto":
+        partition = dataclasses.replace(partition, unit=unit)
     count = check_sites(len(data) if sites is None else sites)
     rng = np.random.default_rng([seed, Draw.PARTITION])
     loaded = list(data.values())

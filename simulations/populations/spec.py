@@ -24,7 +24,8 @@ class PartitionSpec:
         "auto"  # what skew is of; auto: labels, or clusters without them
     )
     bins: int = 10  # classes that a real-valued label, or the inputs' clusters, are cut into
-    unit: Literal["window", "entity"] = "window"  # entity: all windows of an entity lie at one site
+    # entity: all windows of an entity lie at one site; auto: where the run's privacy is per entity
+    unit: Literal["auto", "window", "entity"] = "auto"
 
     def __post_init__(self) -> None:
         _range("partition.alpha", self.alpha, 1e-3, 1e9)

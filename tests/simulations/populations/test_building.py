@@ -112,6 +112,8 @@ def test_entities_stay_together_where_they_are_the_unit(task):
     assert len(homes) == 18
     assert all(len(found) == 1 for found in homes.values())
     assert heterogeneity.measure(built(task, "iid", 4)).split_entities == 18
+    assert built(task, "iid", 4).unit == "window"
+    assert build(task, {"a": data()}, partition=PartitionSpec(kind="iid"), sites=2, unit="entity").unit == "entity"
     with pytest.raises(ConfigError, match="2 units at every site, of 1"):
         build(task, {"a": data(5, 0)}, partition=PartitionSpec(kind="iid", unit="entity", minimum=2), sites=1)
 
