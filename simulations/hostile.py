@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import RoundPlan
 from fedsite.simulations.attacks import spec as kinds
 from fedsite.simulations.attacks.measures import Measure
 from fedsite.simulations.attacks.poison import poison
 from fedsite.simulations.attacks.spec import AttackSpec
+from fedsite.simulations.audits import sums
 from fedsite.simulations.audits.audit import audit
 from fedsite.simulations.audits.spec import AuditSpec
 from fedsite.simulations.material import Material
@@ -74,19 +74,23 @@ class Hostile:
 def audited(asked: AuditSpec, plan: RoundPlan, executor: str) -> dict[str, Any] | None:
     """What an audit of the plan's steps shows; None where none was asked for.
 
+    Of two claims (privacy=both) the one of a site's own noise.
+
     Raises:
-        ConfigError: the plan has no claim per window or entity.
+        ConfigError: the plan claims nothing.
     """
     if not asked.runs:
         return None
-    if not plan.privacy.sample_level:
+    if plan.privacy.mode == "none":
         raise ConfigError(
-            f"simulation.audit with privacy={plan.privacy.mode}",
-            allowed="privacy=sample or both: an audit attacks the claim of a site's own noise",
+            "simulation.audit with privacy=none",
+            allowed="privacy sample, site or both: an audit attacks a claim",
             next_step="privacy=sample, or simulation.audit.runs=0",
         )
-    found: dict[str, Any] = shape.plain(audit(plan.local, plan.privacy, plan.rounds.count, asked, executor=executor))
-    return found
+    rounds = plan.rounds.count
+    if plan.privacy.sample_level:
+        return audit(plan.local, plan.privacy, rounds, asked, executor=executor).plain
+    return sums.audit(plan.privacy, rounds, asked, executor=executor).plain
 
 
 __all__ = ("Hostile", "audited")

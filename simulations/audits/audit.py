@@ -75,7 +75,7 @@ def audit(
         sources: randomness of each training at a site; seeded unless given.
 
     Raises:
-        ConfigError: there is no claim per window or entity, or nothing to audit with.
+        ConfigError: there is no claim per window or entity (for one per site: sums.audit), or nothing to audit with.
     """
     if not privacy.sample_level:
         raise ConfigError(
@@ -94,19 +94,37 @@ def audit(
     return dataclasses.replace(found, control=weaker.flagged)
 
 
-def _attacked(
-    game: Game, there: Bools, asked: AuditSpec, executor: str, sources: sites.Sources | None, privacy: PrivacyPlan
+def conclude(
+    game: Game,
+    deltas: Floats,
+    there: Bools,
+    asked: AuditSpec,
+    *,
+    unit: str,
+    path: str,
+    delta: float,
+    claim: Callable[[float], float],
 ) -> Audited:
-    deltas, path = _deltas(game, there, asked, executor, sources)
+    """What the trainings show.
+
+    Args:
+        game: that was played.
+        deltas: what rounds added in each training, the last without canaries [run + 1, R, M].
+        there: which canaries were in the others [run, M].
+        asked: with which confidence.
+        unit: of the claim.
+        path: what was audited.
+        delta: of the claim.
+        claim: ε promised at a δ.
+    """
     scores = game.score(deltas)
     # Subtracting a training of the attacker's own leaves what differs, should the noise be the same in both.
     ways = [scores[:-1], scores[:-1] - scores[-1:]]
-    claim = _claim(privacy, game.local, game.rounds)
-    curve, said = bounds.points(ways, there, privacy.delta, claim, asked.confidence)
+    curve, said = bounds.points(ways, there, delta, claim, asked.confidence)
     return Audited(
-        unit=privacy.unit,
+        unit=unit,
         path=path,
-        delta=privacy.delta,
+        delta=delta,
         epsilon_claimed=curve[0].claimed,
         epsilon_lower=curve[0].lower,
         confidence=asked.confidence,
@@ -117,6 +135,14 @@ def _attacked(
         flagged=any(point.lower > point.claimed for point in curve),
         points=curve,
     )
+
+
+def _attacked(
+    game: Game, there: Bools, asked: AuditSpec, executor: str, sources: sites.Sources | None, privacy: PrivacyPlan
+) -> Audited:
+    deltas, path = _deltas(game, there, asked, executor, sources)
+    claim = _claim(privacy, game.local, game.rounds)
+    return conclude(game, deltas, there, asked, unit=privacy.unit, path=path, delta=privacy.delta, claim=claim)
 
 
 def _deltas(
