@@ -22,7 +22,7 @@ from fedsite.server.strategies.strategy import Aggregate, ServerState
 class FedAdagrad(Step):
     """v ← v + Δ²: steps only become smaller. What the three have in common is here too."""
 
-    server_learning_rate: float = 0.01  # η
+    server_learning_rate: float = 0.03  # η
     beta1: float = 0.9  # how much of the direction is kept from round to round
     tau: float = 1e-3  # τ, how far steps adapt: much larger than Δ, and all parameters move as in FedAvg
 
