@@ -59,11 +59,6 @@ class Deals:
     def __len__(self) -> int:
         return len(self.first) - 1
 
-    @property
-    def sites(self) -> int:
-        """Of all deals."""
-        return len(self.deal)
-
     def sizes(self, shares: Reals, minimum: int) -> Ints:
         """Units of each site: the minimum, and of what is left a part like its share [site]."""
         ended = np.cumsum(shares)
