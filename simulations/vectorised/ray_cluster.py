@@ -48,7 +48,7 @@ def running(*, cpus: int, gpus: int, store_bytes: int) -> Iterator[bool]:
 
     Raises:
         ConfigError: Ray is not installed, or the cluster has fewer CPUs.
-        UnreachableError: there is no cluster at RAY_ADDRESS.
+        UnreachableError: there is no cluster at RAY_ADDRESS, or Ray did not start here.
     """
     address = os.environ.get(ADDRESS)
     ray = _imported(private=address is None)
@@ -125,17 +125,24 @@ def _started(ray: Any, cpus: int, gpus: int, store_bytes: int) -> Iterator[None]
     mine = psutil.Process()
     before = set(mine.children(recursive=True))
     try:
-        with _signals_kept():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=max(STORE_BYTES, store_bytes),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _temp_dir=str(folder),
-            )
+        try:
+            with _signals_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    object_store_memory=max(STORE_BYTES, store_bytes),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=str(folder),
+                )
+        except Exception as error:  # Ray's own reasons have no common type
+            raise UnreachableError(
+                f"Ray did not start ({str(error).splitlines()[0]:.200})",
+                allowed=f"a machine with {max(STORE_BYTES, store_bytes) >> 20} MiB of shared memory and some rest",
+                next_step="again when the machine is less busy, or simulation.backend=local",
+            ) from None
         yield
     finally:
         left = set(mine.children(recursive=True)) - before

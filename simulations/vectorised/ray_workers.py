@@ -113,9 +113,15 @@ class _Crew:
         """The sum of each group's updates, one after the other; the same bits however many actors there are.
 
         Raises:
-            ConfigError: training diverged.
+            ConfigError: training diverged, or sites keep control variates and actors are on other nodes.
             WorkerLostError: an actor died twice, or where sites keep something between rounds.
         """
+        if order.controls is not None and self._copies:
+            raise ConfigError(
+                "SCAFFOLD with workers on more than one machine",
+                allowed="workers where the sites' control variates are: on this machine",
+                next_step=f"simulation.backend=local, or unset {ray_cluster.ADDRESS}",
+            )
         sent = self._ray.put(order)
         waiting: deque[list[tuple[int, list[Chunk], Any]]] = deque()
         for number, chunks in enumerate(groups):
