@@ -34,7 +34,7 @@ from tests.simulated_jobs import BOTH, ENTITY, FEATURES, PRIVATE, Drawn, job, po
 PULLED = {"momentum": 0.9, "proximal": 0.3, "weight_decay": 0.01, "learning_rate_decay": 0.9}
 RELU, LEAKY = ({"hidden": [6, 5], "activation": name} for name in ("relu", "leaky_relu"))
 CODE = {"hidden": [5], "code": 3}
-# What is trained, the labels it takes, and who can do it beside the loop.
+# What is trained, the labels it takes, and who does it beside the loop (vmap where it takes a path of its own).
 JOBS: dict[str, tuple[Job, str, str]] = {
     "plain": (job(), "value", "compiled batched vmap"),
     "epochs": (job(epochs=Epochs(batch=4, count=2)), "value", "compiled batched vmap"),
@@ -42,9 +42,9 @@ JOBS: dict[str, tuple[Job, str, str]] = {
     # Wider than two vectors, and than the tallest tile of the kernels.
     "wide": (job(options={"hidden": [70, 33]}, epochs=Epochs(batch=13)), "value", "compiled batched"),
     "momentum, FedProx, decay": (job("cross_entropy", options=RELU, local=PULLED), "class", "compiled batched vmap"),
-    "events": (job("binary_cross_entropy", options=LEAKY, local=PULLED), "event", "compiled batched vmap"),
-    "autoencoder": (job("reconstruction", "autoencoder", CODE), "class", "compiled batched vmap"),
-    "linear": (job("cross_entropy", options={"hidden": []}), "class", "compiled batched vmap"),
+    "events": (job("binary_cross_entropy", options=LEAKY, local=PULLED), "event", "compiled batched"),
+    "autoencoder": (job("reconstruction", "autoencoder", CODE), "class", "compiled batched"),
+    "linear": (job("cross_entropy", options={"hidden": []}), "class", "compiled batched"),
     "private": (job("cross_entropy", options=RELU, privacy=PRIVATE), "class", "compiled batched vmap"),
     "private, pulled": (job(local=PULLED, privacy=PRIVATE), "value", "compiled batched vmap"),
     "private autoencoder": (job("reconstruction", "autoencoder", CODE, privacy=PRIVATE), "class", "compiled batched"),
@@ -60,7 +60,7 @@ JOBS: dict[str, tuple[Job, str, str]] = {
     "head": (job(trainable="head"), "value", "vmap"),
     # Control variates and gains are not the job's: `update` adds them where the name asks for it.
     "SCAFFOLD": (job(local={"proximal": 0.3, "weight_decay": 0.01}), "value", "compiled batched vmap"),
-    "SCAFFOLD, private": (job(privacy=PRIVATE), "value", "compiled batched vmap"),
+    "SCAFFOLD, private": (job(privacy=PRIVATE), "value", "compiled batched"),
     "clipped in both ways, gains": (secured(BOTH, local=PULLED), "value", "compiled batched vmap"),
 }
 PAIRS = [(name, executor) for name, (_, _, able) in JOBS.items() for executor in able.split()]

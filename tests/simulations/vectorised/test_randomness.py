@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.randomness import Purpose
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**63), st.integers(1, 1000), st.lists(st.integers(0, 2**31), min_size=1, max_size=5))
 def test_a_key_is_the_same_alone_and_in_company(seed: int, number: int, sites: list[int]) -> None:
     together = randomness.key(seed, Purpose.NOISE, number, np.array(sites))
