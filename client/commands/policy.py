@@ -121,14 +121,13 @@ def read_plan(path: Path) -> RoundPlan:
     """
     from fedsite.protocol import documents, shape, storage
     from fedsite.protocol.errors import ConfigError, DocumentError
-    from fedsite.protocol.plan import SCHEMA as PLAN
-    from fedsite.protocol.plan import RoundPlan
+    from fedsite.protocol.plan import CONTROLLED, SCHEMA, RoundPlan
 
     try:
         value: Any = documents.parse(storage.read(path))
         inner = value.get("plan", value) if isinstance(value, dict) else value
-        if not isinstance(inner, dict) or inner.get("schema") != PLAN:
-            raise DocumentError("it holds no plan", allowed=f"a document with schema {PLAN}")
+        if not isinstance(inner, dict) or inner.get("schema") not in (SCHEMA, CONTROLLED):
+            raise DocumentError("it holds no plan", allowed=f"a document with schema {SCHEMA} or {CONTROLLED}")
         return shape.read(RoundPlan, inner)
     except ConfigError as error:
         error.found = f"file {path}: {error.found}"

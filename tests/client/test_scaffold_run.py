@@ -122,6 +122,15 @@ def test_a_site_that_dies_before_its_update_is_kept_computes_it_again_from_the_s
     assert workers[2].moved[3] == pytest.approx(own[2], abs=1e-5)
 
 
+def test_a_server_whose_strategy_is_another_one_than_the_plan_s_ends_the_run(tmp_path: Path) -> None:
+    play, workers = make(tmp_path)
+    play.strategy = StrategyPlan(name="fedavg", control=True)
+    played = play.run()
+    assert played.result["outcome"] == "failed"
+    assert "strategy fedavg of this server is another one" in played.result["reason"]
+    assert [worker.trained for worker in workers] == [0, 0, 0]
+
+
 def test_fedadam_over_two_secure_sums(tmp_path: Path) -> None:
     """Sites send target − w, weighted by 1 : 1 : 2 windows: Δ is 2.25 − w. β1 = β2 = 0, τ = 1: w moves Δ / (Δ + 1)."""
     fleet = SimulatedFleet()

@@ -17,7 +17,7 @@ from fedsite.client.consent import approvals, conditions, host_facts, pause
 from fedsite.client.consent.approvals import Approvals
 from fedsite.client.settings import FILE, SettingsFile
 from fedsite.protocol import instants
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, StrategyPlan
+from fedsite.protocol.plan import CONTROLLED, LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, StrategyPlan
 
 WOULD = {"policy": "refuse", "approval": "ask a person", "not-now": "wait"}
 Says = Callable[[Any], tuple[str, list[str]]]
@@ -41,6 +41,9 @@ def says(kit: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
     monkeypatch.setattr(settings, "state_directory", lambda: kit.site.directory)
     return ask
+
+
+CORRECTED = {"schema": CONTROLLED, "strategy": StrategyPlan(name="scaffold", control=True)}
 
 
 def nothing(kit: Any, plan: Any) -> None:
@@ -67,6 +70,8 @@ def approved(kit: Any, plan: Any) -> None:
         ("{tasks: ['pump@sha256:%s']}" % ("a" * 64), {}, nothing, "policy"),
         ("{models: [gru]}", {"model": ModelPlan(name="mlp", init_hash="gru")}, nothing, "policy"),
         ("{strategies: [fedavg]}", {"strategy": StrategyPlan(name="fedprox")}, nothing, "policy"),
+        ("{}", CORRECTED, nothing, None),
+        ("{strategies: [fedavg]}", CORRECTED, nothing, "policy"),
         ("{steps_max: 2}", {"local": LocalPlan(steps=3, sampling_rate=0.1)}, nothing, "policy"),
         ("{minimum_protection: secagg}", {"protection": ProtectionPlan(mode="sealed")}, nothing, "protection"),
         ("{}", {"task": {"name": "pump"}}, nothing, "task-unsupported"),
