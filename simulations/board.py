@@ -66,7 +66,7 @@ class Board:
         left = clock(pace * (self._of - done.number))
         note = f"{done.number}/{self._of}{value} · {number(pace)} s a round · {left} left"
         self._bars.update(self._line(), description="rounds", completed=done.number, note=note)
-        step = max(1, self._of // 10)
+        step = -(-self._of // 10)
         if not self._console.is_terminal and (done.number % step == 0 or done.number == self._of):
             self._console.print(f"round {note}", highlight=False)
 

@@ -41,7 +41,6 @@ class SimulationSettings:
     batch: int | None = None  # windows
     evaluate_every: int | None = None  # rounds
     checkpoint_s: float = 10.0  # seconds
-    jobs: int = 1  # runs of a sweep at a time
     baselines: BaselineSettings = field(default_factory=BaselineSettings)
     partition: PartitionSpec = field(default_factory=PartitionSpec)
     shift: ShiftSpec = field(default_factory=ShiftSpec)
@@ -51,7 +50,7 @@ class SimulationSettings:
     audit: AuditSpec = field(default_factory=AuditSpec)
 
     def __post_init__(self) -> None:
-        for name in ("workers", "cohort", "epochs", "batch", "evaluate_every", "jobs"):
+        for name in ("workers", "cohort", "epochs", "batch", "evaluate_every"):
             _least(name, getattr(self, name), 1)
         _least("checkpoint_s", self.checkpoint_s, 0)
         if self.sites is not None:

@@ -29,7 +29,6 @@ FREE: Final = (
     "workers",
     "backend",
     "checkpoint_s",
-    "jobs",
     "baselines",
 )  # of settings: no bit of a run depends on them
 
