@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -76,9 +77,7 @@ class Inductor(Functional):
         Raises:
             Exception: whatever the compiler has to say.
         """
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedsite" / "inductor"
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-        logger.info("compiling gradients of model %s, kept in %s", self._job.model.name, folder)
+        logger.info("compiling gradients of model %s, kept in %s", self._job.model.name, _folder())
         started = time.perf_counter()
         self.attempt(self._sites, self._width)
         logger.info("compiled in %.0f s", time.perf_counter() - started)
@@ -139,6 +138,15 @@ class CompiledGradients(TracedGradients):
         found = tensor.new_zeros((sites, *tensor.shape[1:]))
         found[: len(tensor)] = tensor
         return found
+
+
+def _folder() -> str:
+    """Where torch keeps what it compiled, from now on: its default does not outlive the machine's next start."""
+    chosen = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if chosen is None or Path(chosen).parent == Path(tempfile.gettempdir()):
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedsite" / "inductor"
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    return os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
 
 def _width(job: Job, population: Population) -> int:
