@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Sources = Callable[[int], Source]  # the randomness of a training's site, by the training's number
-LAYER = ModelPlan(name="mlp", options={"hidden": []})
+LAYER: Final = ModelPlan(name="mlp", options={"hidden": []})
+_HELD: Final = 1 << 26  # numbers of canaries' windows held at once (256 MiB)
 
 
 def production(game: Game, there: Bools, path: str, sources: Sources) -> Floats:
@@ -82,18 +83,25 @@ def engine(game: Game, there: Bools, executor: str, seed: int) -> tuple[Floats, 
     Raises:
         ConfigError: the executor cannot do this.
     """
-    job = _job(game, seed)
+    found, name = np.empty((len(there), game.rounds, game.canaries)), ""
+    each = max(1, _HELD // game.canaries**2)
+    for start in range(0, len(there), each):  # sites of one population are drawn apart; so are populations, by seed
+        part = slice(start, start + each)
+        name = _together(game, there[part], executor, seed + start, found[part])
+    return found, name
+
+
+def _together(game: Game, there: Bools, executor: str, seed: int, into: Floats) -> str:
     population = Population.of([game.windows(row) for row in there])
-    chosen = choice.choose(job, population, executor).executor
-    found = np.empty((len(there), game.rounds, game.canaries))
+    chosen = choice.choose(_job(game, seed), population, executor).executor
     for place, sign in enumerate(game.signs):
         start = np.full((1, game.canaries), game.weight(sign), np.float32)
         order = Order(weights={WEIGHT: start, BIAS: np.zeros(1, np.float32)})
         for site in range(len(there)):
             total = Sum.empty(game.canaries + 1)
             chosen.update(order, Chunk(round=place + 1, sites=np.array([site])), total)
-            found[site, place] = total.mean()[: game.canaries]
-    return found, chosen.name
+            into[site, place] = total.mean()[: game.canaries]
+    return chosen.name
 
 
 def halved(game: Game) -> Game:

@@ -12,6 +12,7 @@ FORMULAS: Final = "formulas"  # a site's own step, with gradients by formula
 HOOKS: Final = "hooks"  # a site's own step, with gradients by autograd and Opacus' hooks
 ENGINE: Final = "engine"  # the executors of the vectorised engine
 PATHS: Final = (AUTO, FORMULAS, HOOKS, ENGINE)
+MOST: Final = 2_000  # canaries of one training: its windows have as many features
 LEAST: Final = 20  # runs: some choose the attacker's rule, the others measure it
 
 
@@ -29,8 +30,8 @@ class AuditSpec:
     def __post_init__(self) -> None:
         if self.runs and self.runs < LEAST:
             raise ConfigError(f"simulation.audit.runs is {self.runs}", allowed=f"0, or at least {LEAST}")
-        if not 2 <= self.canaries <= 10_000:
-            raise ConfigError(f"simulation.audit.canaries is {self.canaries}", allowed="2 to 10,000")
+        if not 2 <= self.canaries <= MOST:
+            raise ConfigError(f"simulation.audit.canaries is {self.canaries}", allowed=f"2 to {MOST}")
         if self.path not in PATHS:
             raise ConfigError(f"simulation.audit.path is {self.path!r}", allowed=", ".join(PATHS))
         if not 0.5 < self.confidence < 1.0:

@@ -137,11 +137,11 @@ def _sites(game: Game, protection: ProtectionPlan, there: Bools, sources: sites.
 
 
 def _engine(game: Game, protection: ProtectionPlan, there: Bools, executor: str, seed: int) -> tuple[Floats, str]:
-    """The same by the engine: the sites of all runs are one population."""
+    """The same by the engine."""
     size = game.canaries
-    alone = np.eye(size, dtype=np.bool_)
-    rows = np.concatenate([alone & run[:, None] for run in there])
-    population = Population.of([game.windows(row) for row in rows])
+    # One population of one site for each canary and its absence: only the cohort of a run tells the two apart.
+    alone = np.concatenate([np.eye(size, dtype=np.bool_), np.zeros((size, size), np.bool_)])
+    population = Population.of([game.windows(row) for row in alone])
     job = Job(
         model=sites.LAYER,
         time=1,
@@ -160,7 +160,8 @@ def _engine(game: Game, protection: ProtectionPlan, there: Bools, executor: str,
         order = Order(weights={WEIGHT: start, BIAS: np.zeros(1, np.float32)})
         for run in range(len(there)):
             total = Sum.empty(size + 1)
-            for chunk in chunks(population, np.arange(run * size, (run + 1) * size), place + 1):
+            cohort = np.where(there[run], np.arange(size), size + np.arange(size))
+            for chunk in chunks(population, cohort, place + 1):
                 chosen.update(order, chunk, total)
             groups.add_noise(job, total, place + 1, run)
             found[run, place] = total.total[:size] / STEPS

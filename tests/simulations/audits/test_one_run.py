@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsite.simulations.audits import one_run
@@ -29,6 +29,7 @@ def test_all_guesses_right_bound_epsilon_by_their_number() -> None:
     assert one_run.lower_bound(100, 0, 0, 0.0, 0.05) == 0.0
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 200), st.data())
 def test_one_more_right_guess_never_shows_less(guesses: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(1, guesses))
