@@ -28,7 +28,7 @@ from fedsite.server.rounds.coordinator import Coordinator
 from fedsite.server.runs import checkpoint
 from fedsite.server.runs.journal import Journal
 from fedsite.server.strategies.strategy import ServerState
-from fedsite.simulations import flower_federation
+from fedsite.simulations import flower_federation, flower_site
 from fedsite.simulations.engine import Judge, Round, Scale, Simulated
 from fedsite.simulations.flower_federation import SimulatedFederation
 from fedsite.simulations.material import Material
@@ -66,6 +66,7 @@ def simulate(
 
     Raises:
         ConfigError: Ray is not installed, batches are not the plan's own, or the run did not come to its end.
+        FedsiteError, PrivacyError: no site would agree to the plan, for the reason that is told.
         UnreachableError: nodes of Flower's simulation did not answer.
     """
     if given.job.epochs is not None:
@@ -75,17 +76,19 @@ def simulate(
             next_step="simulation.engine=vectorised, or leave simulation.epochs out",
         )
     size = sum(_bytes(data) for data in given.sites.values())
-    environment = {**workers.ONE_THREAD, **_QUIET}
-    with (
-        tempfile.TemporaryDirectory(prefix="fedsite-flower-") as folder,
-        workers.environment({**environment, "FLWR_HOME": str(Path(folder) / "flwr")}),
-        _alone(),
-        ray_cluster.running(cpus=scale.workers, gpus=0, store_bytes=2 * size),
-    ):
-        run = _Run(given, scale, flower_federation.make(given, scale, Path(folder), initial), judge, tell)
-        run.through_flower()
-        traffic(run.traffic)
-        return run.simulated()
+    with tempfile.TemporaryDirectory(prefix="fedsite-flower-") as folder:
+        made = flower_federation.make(given, scale, Path(folder), initial)
+        flower_site.agrees(made.plan)
+        environment = {**workers.ONE_THREAD, **_QUIET, "FLWR_HOME": str(Path(folder) / "flwr")}
+        with (
+            workers.environment(environment),
+            _alone(),
+            ray_cluster.running(cpus=scale.workers, gpus=0, store_bytes=2 * size),
+        ):
+            run = _Run(given, scale, made, judge, tell)
+            run.through_flower()
+            traffic(run.traffic)
+            return run.simulated()
 
 
 class _Run:

@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedsite.client.consent import policy
 from fedsite.client.handler import Handler
 from fedsite.client.identity import site as identity
+from fedsite.client.ledger import prices
 from fedsite.client.ledger.budget import Budget
 from fedsite.client.settings import DataSettings, PolicySettings, Settings
 from fedsite.client.state_directory import BUDGET
@@ -120,6 +122,20 @@ def rules(plan: RoundPlan) -> PolicySettings:
         steps_max=int(_MOST),
         bytes_max=1 << 33,
     )
+
+
+def agrees(plan: RoundPlan) -> None:
+    """Say here what every site would refuse the plan for: over the wire only a code would come.
+
+    Raises:
+        FedsiteError, PrivacyError: it is against the rules, claims less than it costs, or has no price.
+    """
+    settings = rules(plan)
+    for reason in policy.reasons(plan, settings):
+        raise reason
+    for unit in plan.privacy.units:
+        cost = prices.cost(plan, unit, delta=settings.delta, spent=[], of_task=None)
+        policy.check_claim(float(cost["claim"]), plan, unit)
 
 
 def _no_release(version: str, manifest_hash: str) -> None:

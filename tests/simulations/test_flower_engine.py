@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 
 from fedsite.client.work import rounds as work
-from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.errors import ConfigError, PolicyError
 from fedsite.protocol.messages import DELTA, WEIGHT
-from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan
+from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, ProtectionPlan, RoundPlan, RoundsPlan, StrategyPlan
 from fedsite.protocol.secagg import fixedpoint
 from fedsite.server.strategies.strategy import Update
 from fedsite.server.sums import fields
@@ -29,6 +30,11 @@ from tests.simulated_jobs import weights
 
 PRIVATE = PrivacyPlan(mode="sample", noise_multiplier=1.0, batch=8.0, clip=0.5, statistics_noise=20.0)
 OPEN, SECURE = ProtectionPlan(mode="none"), ProtectionPlan(mode="secagg", sites=4)
+
+
+NEEDED = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Flower's simulation needs Ray: pip install 'fedsite[sim]'"
+)
 
 
 def pumps(count: int, privacy: PrivacyPlan | None = None, protection: ProtectionPlan = OPEN, **more: Any) -> Material:
@@ -88,12 +94,8 @@ def summed(given: Material) -> Weights:
     return state.params
 
 
-@pytest.fixture(autouse=True)
-def _flower() -> None:
-    pytest.importorskip("ray", reason="Flower's simulation needs Ray: pip install 'fedsite[sim]'")
-
-
 @pytest.mark.slow
+@NEEDED
 def test_an_open_run_ends_where_the_loop_ends() -> None:
     given, told, sent = pumps(5, momentum=0.5), [], []
 
@@ -117,6 +119,7 @@ def test_an_open_run_ends_where_the_loop_ends() -> None:
 
 
 @pytest.mark.slow
+@NEEDED
 def test_a_private_run_ends_where_the_loop_ends() -> None:
     given = pumps(3, PRIVATE, ProtectionPlan(mode="sealed"))
     scale = Scale(rounds=2, cohort=3, executor="loop")
@@ -127,6 +130,7 @@ def test_a_private_run_ends_where_the_loop_ends() -> None:
 
 
 @pytest.mark.slow
+@NEEDED
 def test_a_secure_sum_through_flower_is_the_sum_of_whole_numbers() -> None:
     """Masks, keys and stages of the protocol, Flower and Ray in between change no bit of what was summed."""
     privacy = PrivacyPlan(mode="sample", noise_multiplier=1.0, batch=8.0, clip=0.5)  # statistics from the schema
@@ -140,8 +144,29 @@ def test_a_secure_sum_through_flower_is_the_sum_of_whole_numbers() -> None:
     assert len(told) == 2
 
 
+@pytest.mark.slow
+@NEEDED
+def test_control_variates_of_real_sites_are_those_of_the_engine() -> None:
+    given = pumps(3)
+    controlled = StrategyPlan(name="scaffold", control=True)
+    given = material(dataclasses.replace(given.plan, schema="fedsite.plan/2", strategy=controlled), given.sites)
+    scale = Scale(rounds=3, cohort=3, executor="loop")
+    found = flower_engine.simulate(given, scale)
+    wanted = simulate(given.job, given.population, given.strategy, scale)
+    assert off(given, found.params, wanted.params) <= 1e-5
+
+
 def test_batches_that_no_real_site_draws_are_refused() -> None:
     given = pumps(1)
     given = dataclasses.replace(given, job=dataclasses.replace(given.job, epochs=Epochs(batch=4)))
     with pytest.raises(ConfigError, match=r"epochs with simulation.engine flower"):
         flower_engine.simulate(given, Scale(rounds=1, cohort=1))
+
+
+@pytest.mark.slow  # an accountant's imports
+def test_a_plan_that_no_site_would_agree_to_is_refused_with_the_reason() -> None:
+    given = pumps(3, dataclasses.replace(PRIVATE, epsilon=0.1))
+    with pytest.raises(
+        PolicyError, match=r"the plan claims ε 0.1 per window and costs [\d.]+; allowed: a claim that is"
+    ):
+        flower_engine.simulate(given, Scale(rounds=1, cohort=3))
