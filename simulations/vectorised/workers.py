@@ -1,4 +1,4 @@
-"""Who trains the shards of a round: this process, or others that map the same data and add up on their own.
+"""Who trains the shards of a round: this process, alone or with others that map the same data and add up on their own.
 
 Every process keeps one thread for its arithmetic: two of them on a busy machine take seconds where one takes
 milliseconds, and a product cut differently rounds differently.
@@ -61,7 +61,7 @@ def started(
     Args:
         job: what sites do.
         population: every site's data.
-        count: processes; 1 is this one, unless they are Ray's.
+        count: processes, this one among them, unless they are Ray's.
         wanted: an executor, or "auto".
         device: cpu or cuda.
         backend: "local" for processes of this machine, "ray" for Ray's actors.
@@ -88,8 +88,9 @@ def started(
     with mapped(population) as folder, environment(ONE_THREAD):
         # The parent's choice by name: a worker that could not follow it would otherwise compute something else.
         arguments = (job, folder, chosen.executor.name, device)
-        with ProcessPoolExecutor(count, get_context("spawn"), _begin, arguments) as pool:
-            yield _Others(pool, population, count, chosen)
+        others = ProcessPoolExecutor(count - 1, get_context("spawn"), _begin, arguments)
+        with _single_thread(), others as pool:
+            yield _Shared(pool, job, population, count, chosen)
 
 
 class _Here:
@@ -102,30 +103,32 @@ class _Here:
             yield summed(self.chosen, self._size, order, chunks)
 
 
-class _Others:
-    def __init__(self, pool: ProcessPoolExecutor, population: Population, count: int, chosen: Chosen) -> None:
+class _Shared:
+    """This process and others: it does a shard itself instead of waiting for theirs."""
+
+    def __init__(self, pool: ProcessPoolExecutor, job: Job, population: Population, count: int, chosen: Chosen) -> None:
         self.chosen = chosen
         self._pool = pool
         self._population = population
         self._count = count
+        self._size = Layout.of(job.module()).size
 
     def train(self, order: Order, groups: list[list[Chunk]]) -> Iterator[Sum]:
-        waiting: deque[list[Future[Sum]]] = deque()
+        waiting: deque[tuple[list[Chunk], list[Future[Sum]]]] = deque()
         for chunks in groups:
             # Few groups in flight: their sums are as large as the model each.
             if len(waiting) > 2 * self._count:
-                yield _joined(waiting.popleft())
-            asked = shards(self._population, chunks, self._count)
-            waiting.append([self._pool.submit(_work, order, shard) for shard in asked if shard])
+                yield self._joined(order, *waiting.popleft())
+            own, *rest = shards(self._population, chunks, self._count)
+            waiting.append((own, [self._pool.submit(_work, order, shard) for shard in rest if shard]))
         while waiting:
-            yield _joined(waiting.popleft())
+            yield self._joined(order, *waiting.popleft())
 
-
-def _joined(asked: list[Future[Sum]]) -> Sum:
-    first, *others = (future.result() for future in asked)
-    for other in others:
-        first.add(other)
-    return first
+    def _joined(self, order: Order, own: list[Chunk], asked: list[Future[Sum]]) -> Sum:
+        found = summed(self.chosen, self._size, order, own)
+        for other in asked:
+            found.add(other.result())
+        return found
 
 
 @contextmanager
