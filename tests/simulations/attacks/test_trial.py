@@ -28,31 +28,47 @@ TASK = {
 }
 
 
-def test_success_is_counted_on_windows_with_the_trigger() -> None:
-    # The model says "high" where the last reading is above 0. Holdout: low, low, high, and one high it takes for low.
-    x = np.array([[0, -1], [0, -2], [0, 1], [0, -1]], np.float32)[..., None]
+VALUES = TASK | {
+    "label": {"kind": "column", "column": "y", "maximum": 10, "scale": 1},
+    "loss": "mse",
+    "metric": {"name": "rmse", "better": "lower", "unit": "1", "maximum": 10},
+}
+
+
+def measure(task: dict[str, object], x: list[list[float]], y: np.ndarray, **spec: object) -> Measure:
+    """Windows of two readings at one site, not scaled."""
     windows = Windows(
-        x=x, y=np.array([0, 0, 1, 1]), entity=np.zeros(4, np.int64), entities=("a",), time=np.arange(4) * 1.0
+        x=np.array(x, np.float32)[..., None],
+        y=y,
+        entity=np.zeros(len(x), np.int64),
+        entities=("a",),
+        time=np.arange(len(x)) * 1.0,
     )
-    bounds = np.array([-9], np.float32), np.array([9], np.float32)
-    data = SiteData(train=windows, holdout=windows, features=("a",), minimum=bounds[0], maximum=bounds[1], overlap=1)
+    low, high = np.array([-9], np.float32), np.array([9], np.float32)
+    data = SiteData(train=windows, holdout=windows, features=("a",), minimum=low, maximum=high, overlap=1)
     plan = RoundPlan(
         federation="00",
         run_id="r",
         created="",
-        task=read_task(TASK).document,
+        task=read_task(task).document,
         model=ModelPlan(name="mlp", options={"hidden": []}),
         local=LocalPlan(steps=1, sampling_rate=1.0),
         rounds=RoundsPlan(count=1),
     )
+    scaling = Normalisation(mean=np.zeros(1, np.float32), scale=np.ones(1, np.float32))
+    return Measure(plan, {"a": data}, scaling, AttackSpec(**spec))  # type: ignore[arg-type]
+
+
+def test_success_is_counted_on_windows_with_the_trigger() -> None:
+    # The model says "high" where the last reading is above 0. Holdout: low, low, high, and one high it takes for low.
+    x, y = [[0.0, -1.0], [0.0, -2.0], [0.0, 1.0], [0.0, -1.0]], np.array([0, 0, 1, 1])
     weights = {
         "layers.0.weight": np.array([[0, -1], [0, 1]], np.float32),
         "layers.0.bias": np.zeros(2, np.float32),
     }
-    scaling = Normalisation(mean=np.zeros(1, np.float32), scale=np.ones(1, np.float32))
 
     def measured(**spec: object) -> tuple[float | None, tuple[float | None, ...]]:
-        found = Measure(plan, {"a": data}, scaling, AttackSpec(**spec))(weights)  # type: ignore[arg-type]
+        found = measure(TASK, x, y, **spec)(weights)
         return found.success, found.classes
 
     trigger = Trigger(steps=1, features=1, value=5.0)
@@ -61,6 +77,17 @@ def test_success_is_counted_on_windows_with_the_trigger() -> None:
     assert measured(kind="label-flip", source=1, target=0) == (0.5, (1.0, 0.5))
     assert measured(kind="label-flip", target=1) == (0.0, (1.0, 0.5))
     assert measured(kind="sign-flip") == (None, (1.0, 0.5))
+
+
+def test_a_value_is_moved_part_of_the_way_to_the_target() -> None:
+    # The model says the last reading: 1 and 2. With the trigger it says 5; the target is 3: 4 of 2, and 3 of 1.
+    weights = {"layers.0.weight": np.array([[0, 1]], np.float32), "layers.0.bias": np.zeros(1, np.float32)}
+    trigger = Trigger(steps=1, features=1, value=5.0)
+    found = measure(
+        VALUES, [[0.0, 1.0], [0.0, 2.0]], np.ones(2, np.float32), kind="backdoor", target=3.0, trigger=trigger
+    )(weights)
+    assert found.success == pytest.approx((4 / 2 + 3 / 1) / 2)
+    assert found.classes == ()
 
 
 @pytest.fixture(scope="module")
