@@ -47,8 +47,9 @@ class Board:
 
     def stage(self, text: str) -> None:
         """What is being done."""
-        line = self._line()
-        self._bars.update(line, description=text, note="")
+        self._bars.update(self._line(), description=text, note="")
+        if not self._console.is_terminal and text.startswith("compiling") and ":" not in text:
+            self._console.print(text, highlight=False)
 
     def begin(self, rounds: int, done: int) -> None:
         """Rounds begin."""

@@ -16,7 +16,7 @@ from fedsite.protocol.storage import write_atomic
 from fedsite.simulations import campaign, charts, figures, manifest, seeds, tables, words
 from fedsite.simulations import simulation_sections as sections
 from fedsite.simulations.charts import Point, Series
-from fedsite.simulations.figures import Level, number
+from fedsite.simulations.figures import Level
 from fedsite.simulations.manifest import Cell, Manifest
 from fedsite.simulations.results import Simulation
 from fedsite.simulations.seeds import Estimate, Group
@@ -162,7 +162,7 @@ def _cards(shown: Shown) -> str:
         ("each site sends", words.size(first.bytes_up_per_site_round), "in a round, with what its protection adds"),
         (
             "would take",
-            f"{number(max(minutes))} min" if minutes else "–",
+            f"{max(minutes):.2g} min" if minutes else "–",
             _prediction(first),
         ),
         ("computed in", f"{first.seconds_per_round:.2g} s", f"a round, {first.engine}, executor {first.executor}"),

@@ -120,7 +120,8 @@ def study(
     watch.stage("trying this machine")
     journey = Journey.begin(settings, plan, given, epochs, checkpoints)
     work = _work(settings, plan, given, hostile, journey)
-    watch.stage("compiling kernels for this processor, once" if _compiles(settings, given) else "training")
+    _compile(settings, given, watch)
+    watch.stage("training")
     if asked.engine == "flower":
         ran = _through_flower(settings, given, work, watch)
     else:
@@ -192,9 +193,15 @@ def _through_flower(settings: SimulateSettings, given: Material, work: Work, wat
     return Ran(rounds=found.rounds, params=found.params, executor=found.executor, passed_over=dict(found.passed_over))
 
 
-def _compiles(settings: SimulateSettings, given: Material) -> bool:
-    """Whether the first round begins with compiling kernels."""
-    from fedsite.simulations.vectorised import compiled
+def _compile(settings: SimulateSettings, given: Material, watch: Watch) -> None:
+    """Compile kernels before the first round where it would begin with that, and show how far it is."""
+    from fedsite.simulations.vectorised import compiled, traced
 
-    wanted = settings.simulation.executor in ("auto", "compiled") and settings.simulation.engine == "vectorised"
-    return wanted and compiled.obstacle(given.job, settings.simulation.device) is None and not compiled.cached()
+    asked = settings.simulation
+    if asked.engine != "vectorised" or asked.executor not in ("auto", "compiled") or compiled.cached():
+        return
+    if compiled.obstacle(given.job, asked.device) or isinstance(traced.program(given.job), str):
+        return
+    text = "compiling kernels for this processor, once"
+    watch.stage(text)
+    compiled.warm(lambda done, of, name: watch.stage(f"{text}: {done} of {of}"))

@@ -40,7 +40,7 @@ def verdict(found: Simulation) -> list[str]:
     lines.append(f"privacy: {claims(found)}")
     lines.append(
         f"each site and round: {size(found.bytes_up_per_site_round)} up, {size(found.bytes_down_per_site_round)} down"
-        + (f"; about {number(found.predicted_minutes)} minutes in all" if found.predicted_minutes is not None else "")
+        + (f"; about {found.predicted_minutes:.2g} minutes in all" if found.predicted_minutes is not None else "")
     )
     lines.append(f"engine {found.engine}, executor {found.executor}: {number(found.seconds_per_round)} s a round")
     lines += [f"  not {name}: {reason}" for name, reason in found.passed_over.items()]
@@ -71,7 +71,7 @@ def table(known: Manifest, done: Sequence[tuple[Cell, Simulation]]) -> Table:
                 interval(seeds.estimate(run.metric.sites.worst if run.metric.sites else None for run in group.runs)),
                 interval(seeds.estimate(run.metric.central for run in group.runs)),
                 "–" if first.epsilon_max is None else output.epsilon(first.epsilon_max),
-                _text(first.predicted_minutes),
+                "–" if first.predicted_minutes is None else f"{first.predicted_minutes:.2g}",
                 f"{sum(run.seconds_per_round for run in group.runs) / len(group.runs):.2g}",
             )
         )

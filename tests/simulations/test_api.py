@@ -76,7 +76,7 @@ def test_own_strategy_and_own_model(toys: tuple[str, list[str]]) -> None:
 
 
 def test_the_documentations_example_runs(toys: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    section = RESEARCH.read_text().partition("## From a notebook")[2]
+    section = RESEARCH.read_text().partition("## From a notebook")[2].partition("\n## ")[0]
     code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert code
     task, rest = toys

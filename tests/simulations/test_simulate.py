@@ -169,6 +169,7 @@ def test_control_c_keeps_the_rounds_that_are_finished(toys: list[str], tmp_path:
     assert looking.rounds == [4]
 
 
+@pytest.mark.slow
 def test_drift_in_phases_goes_on_as_in_one_go(toys: list[str], tmp_path: Path) -> None:
     more = ("simulation.drift.every=2", "simulation.drift.offset=2.0", "simulation.checkpoint_s=0")
     whole = once(toys, tmp_path / "whole", Looking(), *more)
