@@ -1,18 +1,12 @@
-"""Dense stacks in compiled kernels, one site after the other with its weights in cache; needs the extra `fast`.
+"""Shipped models in compiled kernels, one site after the other with its weights in cache; needs the extra `fast`.
 
-Compiled at first use for this very processor, in seconds, kept in the user's cache under a name made of the kernels'
-sources, because Numba does not notice an edit in a module that another one imports.
+Compiled at first use for this very processor (kernel_cache.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import logging
-import os
-from functools import cache
-from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -21,20 +15,15 @@ from numpy.typing import NDArray
 from fedsite.simulations.vectorised import randomness
 from fedsite.simulations.vectorised.executor import Order, finish, fused, site_weights
 from fedsite.simulations.vectorised.job import Job, Layout
+from fedsite.simulations.vectorised.kernel_cache import cached as cached
+from fedsite.simulations.vectorised.kernel_cache import warm as warm
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.program import Program
 from fedsite.simulations.vectorised.randomness import Purpose
 from fedsite.simulations.vectorised.schedule import Chunk, Ints, Schedule, schedule
 from fedsite.simulations.vectorised.sums import Sum, diverged
 
-logger = logging.getLogger(__name__)
-
 _LOSSES: Final = {"mse": 0, "reconstruction": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
-_SOURCES: Final = (
-    "convolution_kernels.py", "dense_kernels.py", "elementwise.py", "gaussian.py", "kernels.py", "layers.py",
-    "pooling_kernels.py", "products.py", "program.py", "randomness.py", "recurrent.py", "recurrent_layer.py", "sums.py",
-    "tiles.py",
-)  # fmt: skip
 _NO_ROWS: Final = np.zeros((0, 0), np.float32)
 
 
@@ -61,11 +50,12 @@ class Compiled:
         self._population = population
         self._program = program
         self._layout = Layout.of(job.module())
-        self._x = population.x.reshape(len(population.x), -1)
+        # Kernels are compiled for arrays that could be written; one that could not is copied.
+        self._x = np.require(population.x.reshape(len(population.x), -1), np.float32, ("C", "W"))
         target = population.targets(job.loss)
         classes = job.loss == "cross_entropy"
         # A kernel takes both; the one that a loss does not read is empty.
-        self._classes = np.asarray(target, np.int64) if classes else np.zeros(0, np.int64)
+        self._classes = np.require(target, np.int64, ("C", "W")) if classes else np.zeros(0, np.int64)
         self._wanted = np.zeros((0, 1), np.float32) if classes else _floats(target)
 
     def update(self, order: Order, chunk: Chunk, total: Sum) -> None:
@@ -93,7 +83,7 @@ class Compiled:
         values, rows, deltas = program.spread(plan.rows.shape[2])
         drift = order.drift(chunk.sites)
         single = np.float32
-        lost = _kernels().train_chunk(
+        lost = warm().train_chunk(
             plan.rows,
             plan.counts,
             plan.steps,
@@ -125,30 +115,4 @@ class Compiled:
 
 def _floats(target: np.ndarray) -> np.ndarray:
     """Targets as [window, number] float32; a view where they are that already."""
-    return np.asarray(target.reshape(len(target), -1), np.float32)
-
-
-def cached() -> bool:
-    """Whether kernels have been compiled here before; if not, the first round takes some seconds longer."""
-    return any(_folder().rglob("kernels.train_chunk*.nbc"))
-
-
-def _folder() -> Path:
-    """Where compiled kernels of these sources are kept."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "fedsite" / f"kernels-{digest}"
-
-
-@cache
-def _kernels() -> Any:
-    """The kernels' module; compiles nothing yet."""
-    import numba
-
-    if not cached():
-        logger.info("compiling kernels for this processor; they are kept in %s", _folder())
-    numba.config.CACHE_DIR = str(_folder())
-    from fedsite.simulations.vectorised import kernels
-
-    return kernels
+    return np.require(target.reshape(len(target), -1), np.float32, ("C", "W"))

@@ -58,9 +58,9 @@ def convolution_forward(layer, values, tables, flat, rows, window):
     before, after = source[ROWS] + window * source[SIZE], target[ROWS] + window * target[SIZE]
     line, depth, place = target[STRIDE], layer[DEPTH], layer[PLACE]
     scattered_product(
-        rows, before, (1, layer[JUMP]), flat, place, (line, line * depth), rows, after, 1,
+        rows, before, 1, layer[JUMP], flat, place, line, line * depth, rows, after, 1,
         flat, place + layer[SEGMENTS] * depth * line, 0, target[HEIGHT] * target[WIDTH], line,
-        (tables, layer[READ], layer[WRITE]), (layer[SEGMENTS], depth), _ONE, 1,
+        tables, layer[READ], layer[WRITE], layer[SEGMENTS], depth, _ONE, 1,
     )  # fmt: skip
 
 
@@ -75,9 +75,9 @@ def convolution_backward(layer, values, tables, turned, deltas, window):
     for segment in range(layer[SEGMENTS]):
         into = before + segment * layer[JUMP]
         scattered_product(
-            deltas, after, (1, 0), turned, layer[TURNED] + segment * layer[DEPTH], (size, 0), deltas, into, 1,
+            deltas, after, 1, 0, turned, layer[TURNED] + segment * layer[DEPTH], size, 0, deltas, into, 1,
             deltas, into, 1, target[HEIGHT] * target[WIDTH], layer[DEPTH],
-            (tables, layer[WRITE], layer[READ]), (1, target[STRIDE]), _ONE, 1,
+            tables, layer[WRITE], layer[READ], 1, target[STRIDE], _ONE, 1,
         )  # fmt: skip
 
 
@@ -89,9 +89,8 @@ def convolution_push(layer, values, tables, into, rows, deltas, window, alpha):
     after = target[DELTAS] + window * target[HOP] + tables[layer[WRITE]]
     line, place, size = target[STRIDE], layer[PLACE], layer[SEGMENTS] * layer[DEPTH]
     scattered_product(
-        rows, before, (layer[RIGHT], layer[DOWN]), deltas, after, (line, target[PITCH]), into, place, line,
-        into, place, line, size, line,
-        (tables, layer[WEIGHTS], 0), (target[HEIGHT], target[WIDTH]), alpha, 1,
+        rows, before, layer[RIGHT], layer[DOWN], deltas, after, line, target[PITCH], into, place, line,
+        into, place, line, size, line, tables, layer[WEIGHTS], 0, target[HEIGHT], target[WIDTH], alpha, 1,
     )  # fmt: skip
     bias = into[place + size * line : place + (size + 1) * line]
     for row in range(target[HEIGHT]):

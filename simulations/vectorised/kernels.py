@@ -41,6 +41,8 @@ from fedsite.simulations.vectorised.program import (
 )  # fmt: skip
 
 _ONE, _NONE = np.float32(1.0), np.float32(0.0)
+# Not Python's own: Numba would compile every function anew for every constant that it is called with.
+_SET, _ADD, _FIRST, _SINGLE = np.int64(0), np.int64(1), np.int64(0), np.int64(1)
 
 
 @kernel
@@ -98,9 +100,9 @@ def clip_windows(table, values, tables, prefix, flat, turned, rows, deltas, own,
     for i in range(b):
         own[:] = _NONE
         for layer in range(prefix - 1, -1, -1):
-            differentiate(table[layer], values, flat, rows, deltas, i, 1)
-            push(table[layer], values, tables, own, rows, deltas, i, 1, _ONE, 1)
-            backward(table[layer], values, tables, flat, turned, rows, deltas, i, 1)
+            differentiate(table[layer], values, flat, rows, deltas, i, _SINGLE)
+            push(table[layer], values, tables, own, rows, deltas, i, _SINGLE, _ONE, _ADD)
+            backward(table[layer], values, tables, flat, turned, rows, deltas, i, _SINGLE)
         total = squares(own)
         for layer in range(prefix, len(table)):
             total += square(table[layer], values, rows, deltas, i, b)
@@ -158,9 +160,9 @@ def train_chunk(
             for i in range(b):
                 take_window(x[batches[c, step, i]], values[0], rows, i)
                 for layer in range(prefix):
-                    forward(table[layer], values, tables, flat, rows, i, 1)
+                    forward(table[layer], values, tables, flat, rows, i, _SINGLE)
             for layer in range(prefix, layers):
-                forward(table[layer], values, tables, flat, rows, 0, b)
+                forward(table[layer], values, tables, flat, rows, _FIRST, b)
             share = _ONE / np.float32(b) if bound == 0 else _ONE
             for i in range(b):
                 window = batches[c, step, i]
@@ -170,25 +172,25 @@ def train_chunk(
                 begin_back(loss, answer, rows, deltas, i, goal, label, share)
             gradient[:edge] = _NONE
             for layer in range(layers - 1, prefix - 1, -1):
-                differentiate(table[layer], values, flat, rows, deltas, 0, b)
-                backward(table[layer], values, tables, flat, turned, rows, deltas, 0, b)
+                differentiate(table[layer], values, flat, rows, deltas, _FIRST, b)
+                backward(table[layer], values, tables, flat, turned, rows, deltas, _FIRST, b)
                 if plain:
-                    push(table[layer], values, tables, flat, rows, deltas, 0, b, -rate, 1)
+                    push(table[layer], values, tables, flat, rows, deltas, _FIRST, b, -rate, _ADD)
                 elif bound == 0:
-                    push(table[layer], values, tables, gradient, rows, deltas, 0, b, _ONE, 0)
+                    push(table[layer], values, tables, gradient, rows, deltas, _FIRST, b, _ONE, _SET)
             if bound > 0:
                 clip_windows(table, values, tables, prefix, flat, turned, rows, deltas, own, gradient, b, bound)
                 rescale(gradient[:edge], _ONE / divisor)
                 for layer in range(prefix, layers):
-                    push(table[layer], values, tables, gradient, rows, deltas, 0, b, _ONE / divisor, 0)
+                    push(table[layer], values, tables, gradient, rows, deltas, _FIRST, b, _ONE / divisor, _SET)
                 draw_noise(noise, keys[c, step], deviation / divisor)
                 spread(runs, noise, gradient)
             else:
                 for i in range(b):
                     for layer in range(prefix - 1, -1, -1):
-                        differentiate(table[layer], values, flat, rows, deltas, i, 1)
-                        push(table[layer], values, tables, gradient, rows, deltas, i, 1, _ONE, 1)
-                        backward(table[layer], values, tables, flat, turned, rows, deltas, i, 1)
+                        differentiate(table[layer], values, flat, rows, deltas, i, _SINGLE)
+                        push(table[layer], values, tables, gradient, rows, deltas, i, _SINGLE, _ONE, _ADD)
+                        backward(table[layer], values, tables, flat, turned, rows, deltas, i, _SINGLE)
             if len(drift):
                 spread(runs, drift[c], gradient)
             last = edge if plain else size

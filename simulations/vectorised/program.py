@@ -23,8 +23,8 @@ DENSE, CONVOLUTION, MAX_POOL, MEAN, STRETCH, ADD, RECURRENT = range(7)  # kinds 
 
 # Columns of a layer. SOURCE, TARGET, OTHER: values read and written, OTHER a second one (what it reads, or keeps for
 # itself). PLACE: of its weights. ACTIVATION: after it, −1 for none. KEEP, KEEP_OTHER: whether its derivative is added
-# to that of others who read the same value. NEEDED: whether anybody wants it. READ, WRITE: where `tables` say which places
-# of its source and of its target belong together. The rest is the kind's own.
+# to that of others who read the same value. NEEDED: whether anybody wants it. READ, WRITE: where `tables` say
+# which places of its source and of its target belong together. The rest is the kind's own.
 KIND, SOURCE, TARGET, OTHER, PLACE, ACTIVATION, KEEP, KEEP_OTHER, NEEDED, READ, WRITE, FIRST_OWN = range(12)
 LAYER_COLUMNS: Final = FIRST_OWN + 8
 OFFSET, WIDE, OUTPUTS = range(FIRST_OWN, FIRST_OWN + 3)  # dense: reads WIDE numbers of its source from OFFSET

@@ -6,6 +6,8 @@ reads every state, they lie step after step, [T, B, W] for the windows of this v
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedsite.simulations.vectorised.elementwise import kernel
 from fedsite.simulations.vectorised.program import (
     DELTAS,
@@ -34,6 +36,8 @@ from fedsite.simulations.vectorised.recurrent import (
     wide,
     window_square,
 )
+
+_ALL = np.int64(-1)  # windows
 
 
 @kernel
@@ -81,7 +85,7 @@ def recurrent_backward(layer, values, flat, rows, deltas, count):
 def recurrent_push(layer, values, into, rows, count, alpha, add):
     """into ← alpha · (gradient), plus into where `add` is not 0."""
     space = values[layer[OTHER]][ROWS]
-    push(into, layer[PLACE], rows, space, layer[STEPS], count, layer[INPUTS], layer[HIDDEN], -1, alpha, add)
+    push(into, layer[PLACE], rows, space, layer[STEPS], count, layer[INPUTS], layer[HIDDEN], _ALL, alpha, add)
 
 
 @kernel

@@ -28,9 +28,15 @@ def _number(value: int) -> Any:
     return ir.IntType(64)(value)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    """Of element `at` of a flat array."""
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+@intrinsic
+def address(typing, array, at):
+    """A pointer to element `at` of a flat array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.gep(data, [arguments[1]])
+
+    return types.CPointer(array.dtype)(array, types.int64), generate
 
 
 def _vector(builder: Any, base: Any, at: Any, kind: Any = _VECTOR) -> Any:
@@ -72,11 +78,10 @@ def tile_of(rows: int, vectors: int) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, x_at, x_row, x_walk, y, y_at, y_walk, c, c_at, c_row, d, d_at, d_row, table, count, alpha, add = arguments
-        kinds = signature.args
-        left, right = _pointer(context, builder, kinds[0], x, x_at), _pointer(context, builder, kinds[4], y, y_at)
-        into, kept = _pointer(context, builder, kinds[7], c, c_at), _pointer(context, builder, kinds[10], d, d_at)
+        left, right = builder.gep(x, [x_at]), builder.gep(y, [y_at])
+        into, kept = builder.gep(c, [c_at]), builder.gep(d, [d_at])
         table, first_x, first_c = (builder.extract_value(table, n) for n in range(3))
-        at_x, at_c = (_pointer(context, builder, kinds[13][0], table, at) for at in (first_x, first_c))
+        at_x, at_c = builder.gep(table, [first_x]), builder.gep(table, [first_c])
         x_step, x_jump, y_step, y_jump = (builder.extract_value(walk, n) for walk in (x_walk, y_walk) for n in (0, 1))
         sums = _sums(builder, rows, vectors)
         places = [builder.mul(builder.load(builder.gep(at_x, [_number(r)])), x_row) for r in range(rows)]
@@ -116,9 +121,9 @@ def dots_of(rows: int) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, x_at, x_row, y, y_at, y_row, c, c_at, c_row, depth = arguments
-        left = _pointer(context, builder, signature.args[0], x, x_at)
-        right = _pointer(context, builder, signature.args[3], y, y_at)
-        into = _pointer(context, builder, signature.args[6], c, c_at)
+        left = builder.gep(x, [x_at])
+        right = builder.gep(y, [y_at])
+        into = builder.gep(c, [c_at])
         sums = _sums(builder, rows, columns)
         with cgutils.for_range(builder, depth) as loop:
             line = builder.mul(loop.index, _number(LANES))

@@ -23,7 +23,7 @@ SIZES = [(5, 4, 6, 7), (9, 3, 20, 33), (1, 1, 1, 16), (12, 11, 3, 48)]  # steps,
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
     """The kernels, which are compiled into the cache that the executor uses."""
-    compiled._kernels()
+    compiled.warm()
     from fedsite.simulations.vectorised import recurrent
 
     return recurrent
