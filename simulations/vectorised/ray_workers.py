@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsite.protocol.errors import ConfigError, FedsiteError
+from fedsite.protocol.errors import ConfigError
 from fedsite.simulations.vectorised import choice, ray_cluster, workers
 from fedsite.simulations.vectorised.choice import Chosen
 from fedsite.simulations.vectorised.executor import Order
@@ -28,15 +28,12 @@ from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.schedule import Chunk, shards
 from fedsite.simulations.vectorised.sums import Sum
+from fedsite.simulations.vectorised.workers import lost
 
 BACKEND: Final = "ray"
 _IN_FLIGHT: Final = 2  # groups of a round that are asked for ahead, for each actor: each has a sum as large as a model
 
 _log = logging.getLogger(__name__)
-
-
-class WorkerLostError(FedsiteError):
-    """A worker of a simulation died, and so did the one that took its place."""
 
 
 @contextmanager
@@ -141,7 +138,7 @@ class _Crew:
         return found
 
     def _joined(self, order: Order, sent: Any, asked: list[tuple[int, list[Chunk], Any]]) -> Sum:
-        total = Sum.empty(self._size)
+        total = workers.empty(self._size, [chunk for _, shard, _ in asked for chunk in shard])
         for index, shard, future in asked:
             try:
                 part = self._got(future)
@@ -155,7 +152,7 @@ class _Crew:
         _log.warning("worker %s of the simulation died; its shard is done again", index + 1)
         if order.control is not None:
             # Its sites may have new control variates already: done again, they would train from those.
-            raise _lost(index, error)
+            raise lost(f"worker {index + 1}", error)
         try:
             # Others may have been asked of the same actor: whoever finds it dead first has replaced it already.
             if not self._lives(self._actors[index]):
@@ -164,7 +161,7 @@ class _Crew:
             found: Sum = self._got(self._actors[index].train.remote(sent, shard))
             return found
         except self._dead as second:
-            raise _lost(index, second) from None
+            raise lost(f"worker {index + 1}", second) from None
 
     @property
     def _dead(self) -> tuple[type[Exception], ...]:
@@ -198,7 +195,7 @@ class _Crew:
                 ]
             )
         except self._dead as error:
-            raise _lost(0, error) from None
+            raise lost("a worker", error) from None
 
     def _got(self, futures: Any) -> Any:
         """What was asked for; an error of ours as it was raised."""
@@ -274,12 +271,3 @@ def _share(gpus: int, count: int) -> float:
             "simulation.device is cuda on a Ray cluster without GPUs", allowed="simulation.device=cpu there"
         )
     return min(1.0, int(100 * gpus / count) / 100)
-
-
-def _lost(index: int, error: Exception) -> WorkerLostError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return WorkerLostError(
-        f"worker {index + 1} of the simulation died ({reason[-1].strip():.300})",
-        allowed="memory for a model and a chunk of sites in every worker",
-        next_step="fewer simulation.workers, or a smaller model; with RAY_ADDRESS also: ray status",
-    )

@@ -11,12 +11,13 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, Protocol
 
-from fedsite.protocol.errors import ConfigError
+from fedsite.protocol.errors import ConfigError, FedsiteError
 from fedsite.simulations.vectorised import choice
 from fedsite.simulations.vectorised.choice import Chosen
 from fedsite.simulations.vectorised.executor import Order
@@ -33,6 +34,10 @@ _executor: Chosen | None = None  # of a worker process
 _size = 0
 
 
+class WorkerLostError(FedsiteError):
+    """A worker of a simulation died."""
+
+
 class Workers(Protocol):
     """Trains the chunks of a round."""
 
@@ -43,6 +48,7 @@ class Workers(Protocol):
 
         Raises:
             ConfigError: training diverged.
+            WorkerLostError: a worker died.
         """
 
 
@@ -126,9 +132,22 @@ class _Shared:
 
     def _joined(self, order: Order, own: list[Chunk], asked: list[Future[Sum]]) -> Sum:
         found = summed(self.chosen, self._size, order, own)
-        for other in asked:
-            found.add(other.result())
+        try:
+            for other in asked:
+                found.add(other.result())
+        except BrokenProcessPool as error:
+            raise lost("a worker", error) from None
         return found
+
+
+def lost(who: str, error: Exception) -> WorkerLostError:
+    """What is raised when a worker has died."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return WorkerLostError(
+        f"{who} of the simulation died ({reason[-1].strip():.300})",
+        allowed="memory for a model and a chunk of sites in every worker",
+        next_step="fewer simulation.workers, or a smaller model; with RAY_ADDRESS also: ray status",
+    )
 
 
 @contextmanager
@@ -163,12 +182,16 @@ def summed(chosen: Chosen, size: int, order: Order, chunks: list[Chunk]) -> Sum:
     Raises:
         ConfigError: training diverged.
     """
-    alone = chunks[0] if chunks and chunks[0].apart else None
-    total = Sum.empty(size, None if alone is None else len(alone.sites))
+    total = empty(size, chunks)
     for chunk in chunks:
         chosen.executor.update(order, chunk, total)
         chosen.population.forget()
     return total
+
+
+def empty(size: int, chunks: list[Chunk]) -> Sum:
+    """Of nothing yet; with a row for each site of a chunk whose sites stay apart."""
+    return Sum.empty(size, len(chunks[0].sites) if chunks and chunks[0].apart else None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ray's actors give the bits of one process, are replaced when they die, and leave nothing behind."""
+"""Processes and Ray's actors give the bits of one process, are missed when they die, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ import pytest
 
 from fedsite.protocol.errors import ConfigError, UnreachableError
 from fedsite.server.strategies.fedavg import FedAvg
+from fedsite.server.strategies.median import Median
+from fedsite.server.strategies.strategy import Strategy
 from fedsite.simulations.engine import Scale, Simulated, simulate
-from fedsite.simulations.vectorised import choice, ray_cluster, ray_workers, schedule
+from fedsite.simulations.vectorised import choice, ray_cluster, ray_workers, schedule, workers
 from fedsite.simulations.vectorised.executor import Order
 from fedsite.simulations.vectorised.population import Population
-from fedsite.simulations.vectorised.ray_workers import WorkerLostError
+from fedsite.simulations.vectorised.workers import WorkerLostError
 from tests.simulated_jobs import PRIVATE, job, population, weights
 
 WORK = job(privacy=PRIVATE, local={"momentum": 0.5})
@@ -54,9 +56,9 @@ def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def run(workers: int, backend: str, people: Population) -> Simulated:
-    scale = Scale(rounds=2, cohort=45, workers=workers, executor="batched", backend=backend)
-    return simulate(WORK, people, FedAvg(), scale)
+def run(count: int, backend: str, people: Population, strategy: Strategy | None = None) -> Simulated:
+    scale = Scale(rounds=2, cohort=45, workers=count, executor="batched", backend=backend)
+    return simulate(WORK, people, strategy or FedAvg(), scale)
 
 
 def test_backends_and_their_absence_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +88,21 @@ def test_any_number_of_workers_gives_the_same_bits() -> None:
     runs += [run(count, "ray", people) for count in (1, 2)]
     assert len({found.digest for found in runs}) == 1
     assert [found.rounds[0].sites for found in runs] == [45] * 5
+    # Updates that are compared one by one come back as rows.
+    apart = [run(2, backend, people, Median()) for backend in ("local", "ray")]
+    assert apart[0].digest == apart[1].digest != runs[0].digest
+
+
+def test_a_process_that_dies_is_told() -> None:
+    people = population("value", SIZES)
+    with workers.started(WORK, people, 2, "batched", "cpu") as crew:
+        cut = [schedule.chunks(people, np.arange(45), 1)]
+        list(crew.train(Order(weights=weights(WORK)), cut))
+        for one in psutil.Process().children(recursive=True):
+            if "spawn_main" in " ".join(one.cmdline()):
+                one.kill()
+        with pytest.raises(WorkerLostError, match=r"a worker of the simulation died .*fewer simulation.workers"):
+            list(crew.train(Order(weights=weights(WORK)), cut))
 
 
 @pytest.mark.slow
