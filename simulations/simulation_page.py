@@ -90,8 +90,8 @@ def render(shown: Shown) -> str:
             _privacy(shown),
             _fairness(shown),
             sections.cost(shown.groups),
-            sections.attacks(shown.runs),
-            sections.audits(shown.runs),
+            sections.attacks(shown.runs, shown.manifest),
+            sections.audits(shown.runs, shown.manifest),
             sections.cells(shown.manifest, shown.runs),
             sections.foot(shown.manifest, shown.first),
         ]

@@ -7,9 +7,9 @@ from html import escape
 from typing import Any
 
 from fedsite.protocol import output
-from fedsite.simulations import campaign, charts, seeds, words
+from fedsite.simulations import campaign, charts, figures, seeds, words
 from fedsite.simulations.charts import Box
-from fedsite.simulations.figures import number
+from fedsite.simulations.figures import Bar, number
 from fedsite.simulations.manifest import Cell, Manifest
 from fedsite.simulations.results import Simulation
 from fedsite.simulations.seeds import Group
@@ -105,18 +105,52 @@ def cost(groups: Sequence[Group]) -> str:
     )
 
 
-def attacks(runs: Sequence[tuple[Cell, Simulation]]) -> str:
+def attacks(runs: Sequence[tuple[Cell, Simulation]], known: Manifest) -> str:
     """What attackers reached, where there were any."""
-    return _facts("Attack", "Sites that attacked, and what they reached.", [(cell, run.attack) for cell, run in runs])
+    rows = [
+        (
+            campaign.name(known, cell) or str(run.attack["kind"]),
+            [
+                Bar(label="success", style="local", value=run.attack.get("success")),
+                Bar(label="at the start", style="central", value=run.attack.get("success_at_start")),
+            ],
+        )
+        for cell, run in runs
+        if run.attack
+    ]
+    chart = (
+        figures.bars(rows, y_label="success") if any(bar.value is not None for _, row in rows for bar in row) else ""
+    )
+    key = _key((("local", "attack’s success"), ("central", "the same before round 1"))) if chart else ""
+    text = "Sites that attacked, and how often the final model does what they want."
+    return _facts("Attack", text, [(cell, run.attack) for cell, run in runs], key + chart)
 
 
-def audits(runs: Sequence[tuple[Cell, Simulation]]) -> str:
+def audits(runs: Sequence[tuple[Cell, Simulation]], known: Manifest) -> str:
     """What an attacker could show against the claim, where one tried."""
-    text = "A lower bound on ε that guessing canaries gives, beside what the run claims: above the claim it is broken."
-    return _facts("Audit of the claim", text, [(cell, run.audit) for cell, run in runs])
+    rows = [
+        (
+            campaign.name(known, cell) or "ε",
+            [
+                Bar(label="claimed", style="global", value=run.audit.get("epsilon_claimed")),
+                Bar(label="shown", style="local", value=run.audit.get("epsilon_lower")),
+            ],
+        )
+        for cell, run in runs
+        if run.audit
+    ]
+    key = _key((("global", "ε claimed"), ("local", "ε shown at least")))
+    chart = key + figures.bars(rows, y_label="ε") if rows else ""
+    text = "A lower bound on ε that guessing canaries gives, beside what the training claims: above the claim it is broken."
+    return _facts("Audit of the claim", text, [(cell, run.audit) for cell, run in runs], chart)
 
 
-def _facts(title: str, text: str, found: Sequence[tuple[Cell, Mapping[str, Any] | None]]) -> str:
+def _key(entries: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f'<li><span class="swatch {style}"></span>{escape(text)}</li>' for style, text in entries)
+    return f'<ul class="key">{items}</ul>'
+
+
+def _facts(title: str, text: str, found: Sequence[tuple[Cell, Mapping[str, Any] | None]], chart: str) -> str:
     rows = [(cell, flat(value)) for cell, value in found if value]
     if not rows:
         return ""
@@ -125,7 +159,7 @@ def _facts(title: str, text: str, found: Sequence[tuple[Cell, Mapping[str, Any] 
         [escape(" ".join(cell.overrides)), *(escape(shown(value.get(name))) for name in names)] for cell, value in rows
     ]
     head = ["run", *(escape(name.replace("_", " ")) for name in names)]
-    return f"<section><h2>{title}</h2><p>{text}</p>{table(head, lines)}</section>"
+    return f"<section><h2>{title}</h2><p>{text}</p>{chart}{table(head, lines)}</section>"
 
 
 def flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:

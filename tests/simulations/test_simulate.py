@@ -188,6 +188,7 @@ def test_attackers_and_a_fleet_are_told_of(toys: list[str], tmp_path: Path) -> N
     assert found.fleet is not None
     assert found.fleet.present < 5
     assert [done.drawn for done in found.curve] != [5] * 4
+    assert "Attack" in Page(simulation_page.save(tmp_path / "out").read_text()).text
 
 
 def test_the_command_prints_one_document(
