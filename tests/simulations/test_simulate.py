@@ -270,7 +270,15 @@ def test_the_page_of_a_sweep_needs_nothing_from_anywhere(swept: tuple[Path, Mani
 
 
 def test_the_page_of_one_run_shows_its_sites(toys: list[str], tmp_path: Path) -> None:
-    once(toys, tmp_path / "out", Looking(), "privacy=sample", "privacy.epsilon=null", "privacy.noise_multiplier=1.0")
+    once(
+        toys,
+        tmp_path / "out",
+        Looking(),
+        "privacy=sample",
+        "privacy.epsilon=null",
+        "privacy.noise_multiplier=1.0",
+        "privacy.accountant=rdp",
+    )
     page = Page(simulation_page.save(tmp_path / "out").read_text())
     assert "site4" in page.text
     assert any("per window, δ" in text for text in page.text)
