@@ -46,6 +46,26 @@ def conv(node: Node, inputs: Sequence[Tensor | None]) -> Effect:
     return Effect(outputs=(Tensor(shape=shape),), work=math.prod(shape) * each, scratch=group * each * math.prod(out))
 
 
+def pool(node: Node, inputs: Sequence[Tensor | None]) -> Effect:
+    """Squares side by side over an image: what is not on the grid they make is left out, nothing is added around it."""
+    x = operand(node, inputs, 0).shape
+    spatial = len(x) - 2
+    kernel = integers(node, "kernel_shape", ())
+    strides = integers(node, "strides", (1,) * spatial)
+    auto = node.attributes.get("auto_pad", b"NOTSET")
+    if spatial < 1 or auto != b"NOTSET" or len(node.outputs) != 1 or not len(kernel) == len(strides) == spatial:
+        raise refused(node, "shapes that do not fit")
+    if min(*kernel, *strides) < 1 or any(integers(node, "pads", ())) or integer(node, "ceil_mode", 0):
+        raise refused(node, f"kernel {kernel}, strides {strides}, or a border")
+    if set(integers(node, "dilations", (1,) * spatial)) != {1} or integer(node, "storage_order", 0):
+        raise refused(node, "dilations")
+    out = tuple((size - side) // step + 1 for size, side, step in zip(x[2:], kernel, strides, strict=True))
+    if min(out) < 1:
+        raise refused(node, "a kernel larger than what it slides over")
+    shape = (*x[:2], *out)
+    return Effect(outputs=(Tensor(shape=shape),), work=math.prod(shape) * math.prod(kernel))
+
+
 def gemm(node: Node, inputs: Sequence[Tensor | None]) -> Effect:
     a, b = operand(node, inputs, 0).shape, operand(node, inputs, 1).shape
     if len(a) != 2 or len(b) != 2:

@@ -165,6 +165,8 @@ _RESIZE = (
     "keep_aspect_ratio_policy", "mode", "nearest_mode",
 )  # fmt: skip
 
+_POOL = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides")
+
 # Operator -> its rule, and the attributes that it may have. Scan, the only one with a graph, is in onnx_limits.
 RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Add": (_together, ()),
@@ -178,6 +180,7 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "InstanceNormalization": (_same, ("epsilon",)),
     "LeakyRelu": (_same, ("alpha",)),
     "MatMul": (products.matmul, ()),
+    "MaxPool": (products.pool, _POOL),
     "Mul": (_together, ()),
     "QuantizeLinear": (_same, ("axis",)),
     "ReduceMean": (products.reduce, ("keepdims", "noop_with_empty_axes")),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsite.simulations.vectorised.elementwise import kernel
-from fedsite.simulations.vectorised.products import scattered_product
+from fedsite.simulations.vectorised.products import add_sums, scattered_product
 from fedsite.simulations.vectorised.program import (
     DELTAS,
     DEPTH,
@@ -92,10 +92,5 @@ def convolution_push(layer, values, tables, into, rows, deltas, window, alpha):
         rows, before, layer[RIGHT], layer[DOWN], deltas, after, line, target[PITCH], into, place, line,
         into, place, line, size, line, tables, layer[WEIGHTS], 0, target[HEIGHT], target[WIDTH], alpha, 1,
     )  # fmt: skip
-    bias = into[place + size * line : place + (size + 1) * line]
-    for row in range(target[HEIGHT]):
-        for column in range(target[WIDTH]):
-            at = after + row * target[PITCH] + column * line
-            part = deltas[at : at + line]
-            for j in range(line):
-                bias[j] += alpha * part[j]
+    bias = place + size * line
+    add_sums(deltas, after, line, target[PITCH], into, bias, line, target[HEIGHT], target[WIDTH], alpha)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsite.simulations.vectorised.elementwise import add_scaled, add_to, kernel
+from fedsite.simulations.vectorised.pool_tiles import hand_back, largest
 from fedsite.simulations.vectorised.program import (
     COUNT,
     DELTAS,
@@ -28,24 +29,9 @@ from fedsite.simulations.vectorised.program import (
     WIDTH,
     WRITE,
 )  # fmt: skip
+from fedsite.simulations.vectorised.tiles import LANES, address
 
 _ONE, _NONE = np.float32(1.0), np.float32(0.0)
-
-
-@kernel
-def _larger(into, values):
-    for i in range(into.size):
-        # NaN wins, and stays.
-        into[i] = values[i] if values[i] > into[i] or values[i] != values[i] else into[i]
-
-
-@kernel
-def _won(left, into, values, best):
-    """into += left where a value is the best one; `left`, what nobody has had yet, ← 0 there."""
-    for i in range(into.size):
-        share = left[i] if values[i] == best[i] else _NONE
-        into[i] += share
-        left[i] -= share
 
 
 @kernel
@@ -53,29 +39,31 @@ def max_forward(layer, values, tables, rows, window):
     """The largest of each square."""
     source, target = values[layer[SOURCE]], values[layer[TARGET]]
     before, after = source[ROWS] + window * source[SIZE], target[ROWS] + window * target[SIZE]
-    line = source[STRIDE]
+    taps, count = address(tables, layer[TAPS]), layer[COUNT]
     for place in range(target[HEIGHT] * target[WIDTH]):
         of, to = before + tables[layer[READ] + place], after + tables[layer[WRITE] + place]
-        into = rows[to : to + line]
-        into[:] = rows[of : of + line]
-        for tap in range(1, layer[COUNT]):
-            at = of + tables[layer[TAPS] + tap]
-            _larger(into, rows[at : at + line])
+        for channel in range(0, source[STRIDE], LANES):
+            largest(address(rows, of + channel), taps, count, address(rows, to + channel))
 
 
 @kernel
 def max_backward(layer, values, tables, rows, deltas, window):
-    """All of a derivative to the first of the largest; the target's derivatives are used up."""
+    """All of a derivative to the first of the largest."""
     source, target = values[layer[SOURCE]], values[layer[TARGET]]
     before, after = source[ROWS] + window * source[SIZE], target[ROWS] + window * target[SIZE]
     back, over = source[DELTAS] + window * source[HOP], target[DELTAS] + window * target[HOP]
-    line = source[STRIDE]
+    taps, count = address(tables, layer[TAPS]), layer[COUNT]
     for place in range(target[HEIGHT] * target[WIDTH]):
         of, to = tables[layer[READ] + place], tables[layer[WRITE] + place]
-        best, left = rows[after + to : after + to + line], deltas[over + to : over + to + line]
-        for tap in range(layer[COUNT]):
-            at = of + tables[layer[TAPS] + tap]
-            _won(left, deltas[back + at : back + at + line], rows[before + at : before + at + line], best)
+        for channel in range(0, source[STRIDE], LANES):
+            hand_back(
+                address(rows, before + of + channel),
+                taps,
+                count,
+                address(rows, after + to + channel),
+                address(deltas, over + to + channel),
+                address(deltas, back + of + channel),
+            )
 
 
 @kernel

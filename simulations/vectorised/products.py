@@ -18,6 +18,7 @@ from fedsite.simulations.vectorised.tiles import LANES, address, dots_of, tile_o
 
 _FLOATS, _INTS, _INT = types.CPointer(types.float32), types.CPointer(types.int64), types.int64
 _RAMP: Final = np.arange(16)  # rows of a tile at equal distances
+_UNIT: Final = np.ones(1, np.float32)
 # As many sums as leave room in 32 registers, and enough of them to hide the time that one takes.
 _double_10, _double_4, _double_1 = tile_of(10, 2), tile_of(4, 2), tile_of(1, 2)
 _single_10, _single_4, _single_1 = tile_of(10, 1), tile_of(4, 1), tile_of(1, 1)
@@ -88,6 +89,7 @@ _PRODUCT: Final = types.void(*(_VECTOR, _INT, _INT, _INT), *(_VECTOR, _INT, _INT
 _SCATTERED: Final = types.void(
     *(_VECTOR, _INT, _INT, _INT) * 2, *(_VECTOR, _INT, _INT) * 2, _INT, _INT, _PLACES, *[_INT] * 4, types.float32, _INT
 )
+_SUMS: Final = types.void(_VECTOR, _INT, _INT, _INT, _VECTOR, *[_INT] * 4, types.float32)
 _BY_ROWS: Final = types.void(*(_VECTOR, _INT, _INT) * 3, _INT, _INT, _INT)
 
 
@@ -130,6 +132,16 @@ def scattered_product(
         address(x, x_at), 1, x_step, x_jump, address(y, y_at), y_step, y_jump,
         address(c, c_at), c_row, address(d, d_at), d_row,
         rows, columns, address(places, 0), first_x, first_c, 1, jumps, steps, alpha, add,
+    )  # fmt: skip
+
+
+@njit(_SUMS, nogil=True, cache=True)
+def add_sums(y, y_at, y_step, y_jump, c, c_at, columns, jumps, steps, alpha):
+    """c[j] += alpha · Σ y[s, k, j]; arguments as for `scattered_product`."""
+    into = address(c, c_at)
+    _call_tiles(
+        address(_UNIT, 0), 0, 0, 0, address(y, y_at), y_step, y_jump, into, 0, into, 0,
+        1, columns, address(_RAMP, 0), 0, 0, 0, jumps, steps, alpha, 1,
     )  # fmt: skip
 
 

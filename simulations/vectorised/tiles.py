@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from fedsite.simulations.vectorised import program
 
 LANES: Final = program.LANES  # float32 numbers of a vector; columns are multiples of it
-_VECTOR: Final = ir.VectorType(ir.FloatType(), LANES)
+VECTOR: Final = ir.VectorType(ir.FloatType(), LANES)
 _FUSED: Final = ("contract",)  # a product and a sum become one instruction where the processor has it
 
 
@@ -39,7 +39,7 @@ def address(typing, array, at):
     return types.CPointer(array.dtype)(array, types.int64), generate
 
 
-def _vector(builder: Any, base: Any, at: Any, kind: Any = _VECTOR) -> Any:
+def vector_at(builder: Any, base: Any, at: Any, kind: Any = VECTOR) -> Any:
     """Of the vector that begins so many numbers behind a pointer."""
     return builder.bitcast(builder.gep(base, [at]), kind.as_pointer())
 
@@ -50,14 +50,14 @@ def _picked(builder: Any, one: Any, other: Any, lanes: Sequence[int]) -> Any:
 
 
 def _spread(builder: Any, number: Any) -> Any:
-    empty = ir.Constant(_VECTOR, ir.Undefined)
+    empty = ir.Constant(VECTOR, ir.Undefined)
     return _picked(builder, builder.insert_element(empty, number, ir.IntType(32)(0)), empty, [0] * LANES)
 
 
 def _sums(builder: Any, rows: int, columns: int) -> list[list[Any]]:
     """Places for vectors that begin as zeros; LLVM keeps them in registers."""
-    zero = ir.Constant(_VECTOR, [0.0] * LANES)
-    found = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(columns)] for _ in range(rows)]
+    zero = ir.Constant(VECTOR, [0.0] * LANES)
+    found = [[cgutils.alloca_once(builder, VECTOR) for _ in range(columns)] for _ in range(rows)]
     for place in chain.from_iterable(found):
         builder.store(zero, place)
     return found
@@ -91,7 +91,7 @@ def tile_of(rows: int, vectors: int) -> Any:
             other = builder.gep(right, [builder.mul(outer.index, y_jump)])
             with cgutils.for_range(builder, builder.extract_value(count, 1)) as loop:
                 at, row = builder.mul(loop.index, x_step), builder.gep(other, [builder.mul(loop.index, y_step)])
-                read = [builder.load(_vector(builder, row, _number(LANES * v)), align=4) for v in range(vectors)]
+                read = [builder.load(vector_at(builder, row, _number(LANES * v)), align=4) for v in range(vectors)]
                 for line, into_row in zip(lines, sums, strict=True):
                     factor = _spread(builder, builder.load(builder.gep(line, [at])))
                     for place, values in zip(into_row, read, strict=True):
@@ -101,10 +101,10 @@ def tile_of(rows: int, vectors: int) -> Any:
             number = builder.load(builder.gep(at_c, [_number(r)]))
             line, old = builder.mul(number, c_row), builder.mul(number, d_row)
             for v, place in enumerate(row):
-                before = builder.load(_vector(builder, kept, builder.add(old, _number(LANES * v))), align=4)
-                before = builder.select(keep, before, ir.Constant(_VECTOR, [0.0] * LANES))
+                before = builder.load(vector_at(builder, kept, builder.add(old, _number(LANES * v))), align=4)
+                before = builder.select(keep, before, ir.Constant(VECTOR, [0.0] * LANES))
                 scaled = builder.fmul(scale, builder.load(place), flags=_FUSED)
-                target = _vector(builder, into, builder.add(line, _number(LANES * v)))
+                target = vector_at(builder, into, builder.add(line, _number(LANES * v)))
                 builder.store(builder.fadd(before, scaled, flags=_FUSED), target, align=4)
         return context.get_dummy_value()
 
@@ -129,7 +129,7 @@ def dots_of(rows: int) -> Any:
             line = builder.mul(loop.index, _number(LANES))
             ours, theirs = (
                 [
-                    builder.load(_vector(builder, base, builder.add(builder.mul(_number(i), stride), line)), align=4)
+                    builder.load(vector_at(builder, base, builder.add(builder.mul(_number(i), stride), line)), align=4)
                     for i in range(count)
                 ]
                 for base, stride, count in ((left, x_row, rows), (right, y_row, columns))
@@ -145,7 +145,7 @@ def dots_of(rows: int) -> Any:
             found = [builder.fadd(even, odd, flags=_FUSED) for even, odd in halves]
         for r in range(rows):
             part = _picked(builder, found[0], found[0], range(r * columns, (r + 1) * columns))
-            target = _vector(builder, into, builder.mul(_number(r), c_row), ir.VectorType(ir.FloatType(), columns))
+            target = vector_at(builder, into, builder.mul(_number(r), c_row), ir.VectorType(ir.FloatType(), columns))
             builder.store(part, target, align=4)
         return context.get_dummy_value()
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
+from torch import nn
 
 from fedsite.models import catalog, layers
+from fedsite.protocol.errors import ConfigError
 
 TIME, FEATURES, OUTPUTS = 9, 4, 3
 SMALL = {
@@ -91,6 +93,22 @@ def test_tcn_is_causal_and_reaches_back_as_far_as_its_dilations():
 def test_conv_autoencoder_rebuilds_any_length(time):
     module = catalog.build("conv_autoencoder", {}, time=time, features=2, outputs=1, seed=0)
     assert module(torch.zeros(2, time, 2)).shape == (2, time, 2)
+
+
+def test_cnn2d_pools_after_each_convolution():
+    options = {"channels": [16, 32], "stride": 1, "pool": 2, "hidden": [128]}
+    module = catalog.build("cnn2d", options, time=28, features=28, outputs=10, seed=0)
+    assert [layer for layer in module.convolutions if isinstance(layer, nn.MaxPool2d)]
+    assert module.head[0].in_features == 32 * 7 * 7
+    assert sum(parameter.numel() for parameter in module.parameters()) == 206_922
+    assert module(torch.zeros(2, 28, 28)).shape == (2, 10)
+    odd = catalog.build("cnn2d", {"channels": [3], "stride": 1, "pool": 2}, time=9, features=5, outputs=2, seed=0)
+    assert odd.head[0].in_features == 3 * 4 * 2
+
+
+def test_a_window_smaller_than_its_pools_is_refused():
+    with pytest.raises(ConfigError, match=r"pool 4 on windows of 9 x 4"):
+        catalog.build("cnn2d", {"stride": 1, "pool": 4}, time=9, features=4, outputs=2, seed=0)
 
 
 def test_cnn1d_pooling_choices():

@@ -134,6 +134,7 @@ SHIPPED = [
     ("autoencoder", {}, 1, 12, "reconstruction"),
     ("cnn1d", {"norm": "group"}, 16, 3, "cross_entropy"),
     ("cnn2d", {}, 8, 8, "cross_entropy"),
+    ("cnn2d", {"stride": 1, "pool": 2}, 8, 9, "cross_entropy"),
     ("conv_autoencoder", {}, 15, 3, "reconstruction"),
     ("tcn", {"norm": "group"}, 16, 3, "mse"),
     ("gru", {"layers": 2}, 6, 3, "mse"),

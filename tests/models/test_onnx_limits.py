@@ -37,7 +37,9 @@ def ours():
     for name, options in OPTIONS.items():
         fp32 = to_onnx(catalog.build(name, options, time=TIME, features=FEATURES, outputs=2, seed=1), TIME, FEATURES)
         found += [fp32, calibration.with_taps(fp32)[0], quantize.quantize(fp32)]
-    return found
+    pooled = {"channels": [3, 4], "stride": 1, "pool": 2, "hidden": []}
+    fp32 = to_onnx(catalog.build("cnn2d", pooled, time=TIME, features=FEATURES, outputs=2, seed=1), TIME, FEATURES)
+    return [*found, fp32, calibration.with_taps(fp32)[0], quantize.quantize(fp32)]
 
 
 def test_the_list_is_what_our_export_writes_and_no_more(ours):
