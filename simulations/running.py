@@ -108,7 +108,13 @@ def run(
                 work.job,
                 work.population(first),
                 watched,
-                dataclasses.replace(work.scale, rounds=last - first + 1),
+                # Every piece is computed as the first was: what is quickest may have changed since.
+                dataclasses.replace(
+                    work.scale,
+                    rounds=last - first + 1,
+                    planned=work.scale.rounds,
+                    executor=log.executor or work.scale.executor,
+                ),
                 judge=work.judge,
                 state=state,
                 first=first,

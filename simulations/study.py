@@ -120,7 +120,7 @@ def study(
     watch.stage("trying this machine")
     journey = Journey.begin(settings, plan, given, epochs, checkpoints)
     work = _work(settings, plan, given, hostile, journey)
-    _compile(settings, given, watch)
+    _compile(settings, given, work.scale.trainings(given.population), watch)
     watch.stage("training")
     if asked.engine == "flower":
         ran = _through_flower(settings, given, work, watch)
@@ -193,14 +193,17 @@ def _through_flower(settings: SimulateSettings, given: Material, work: Work, wat
     return Ran(rounds=found.rounds, params=found.params, executor=found.executor, passed_over=dict(found.passed_over))
 
 
-def _compile(settings: SimulateSettings, given: Material, watch: Watch) -> None:
+def _compile(settings: SimulateSettings, given: Material, trainings: int, watch: Watch) -> None:
     """Compile kernels before the first round where it would begin with that, and show how far it is."""
     from fedsite.simulations.vectorised import compiled, traced
 
     asked = settings.simulation
-    if asked.engine != "vectorised" or asked.executor not in ("auto", "compiled") or compiled.cached():
+    job, wanted = given.job, asked.executor in ("auto", "compiled")
+    if asked.engine != "vectorised" or not wanted or compiled.cached() or compiled.obstacle(job, asked.device):
         return
-    if compiled.obstacle(given.job, asked.device) or isinstance(traced.program(given.job), str):
+    if asked.executor == "auto" and compiled.too_short(job, given.population, trainings):
+        return
+    if isinstance(traced.program(job), str):
         return
     text = "compiling kernels for this processor, once"
     watch.stage(text)

@@ -69,10 +69,13 @@ def _make(name: str, job: Job, population: Population, device: str, trainings: i
     if name == "compiled":
         from fedsite.simulations.vectorised import compiled, traced
 
+        reason = compiled.obstacle(job, device)
+        if reason is None and trainings is not None:
+            reason = compiled.too_short(job, population, trainings)
+        if reason is not None:
+            return reason
         program = traced.program(job)
-        if isinstance(program, str):
-            return program
-        return compiled.obstacle(job, device) or compiled.Compiled(job, population, program)
+        return program if isinstance(program, str) else compiled.Compiled(job, population, program)
     from fedsite.simulations.vectorised.dense import dense
 
     stack = dense(job)

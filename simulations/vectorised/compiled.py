@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsite.simulations.vectorised import randomness
+from fedsite.simulations.vectorised.dense import dense
 from fedsite.simulations.vectorised.executor import Order, finish, fused, site_weights
 from fedsite.simulations.vectorised.job import Job, Layout
 from fedsite.simulations.vectorised.kernel_cache import cached as cached
@@ -20,10 +21,15 @@ from fedsite.simulations.vectorised.kernel_cache import warm as warm
 from fedsite.simulations.vectorised.population import Population
 from fedsite.simulations.vectorised.program import Program
 from fedsite.simulations.vectorised.randomness import Purpose
-from fedsite.simulations.vectorised.schedule import Chunk, Ints, Schedule, schedule
+from fedsite.simulations.vectorised.schedule import Chunk, Ints, Schedule, local_steps, schedule
 from fedsite.simulations.vectorised.sums import Sum, diverged
 
 _LOSSES: Final = {"mse": 0, "reconstruction": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
+# Compiling takes half a minute. For dense layers it saves most of 0.5 ns for each weight and window, for others a
+# millisecond or more of each step.
+PRODUCTS: Final = 60_000_000_000
+STEPS: Final = 10_000
+_SHORT: Final = "kernels are not compiled here yet, which pays from {}; this run has {}"
 _NO_ROWS: Final = np.zeros((0, 0), np.float32)
 
 
@@ -38,6 +44,27 @@ def obstacle(job: Job, device: str) -> str | None:
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install 'fedsite[fast]')"
     return None
+
+
+def too_short(job: Job, population: Population, trainings: int) -> str | None:
+    """Why a run is over before kernels are compiled, or None where it is not, or they are there already.
+
+    Args:
+        job: what sites do.
+        population: whose data it is.
+        trainings: of sites in the whole run.
+    """
+    if cached():
+        return None
+    steps = trainings * local_steps(job, population)
+    if dense(job) is None:
+        return None if steps >= STEPS else _SHORT.format(f"{STEPS:,} local steps of sites", f"{steps:,}")
+    if job.epochs:
+        windows = trainings * job.epochs.count * float(np.median(population.counts))
+    else:
+        windows = steps * job.local.sampling_rate * float(np.median(population.counts))
+    products = int(windows) * Layout.of(job.module()).size
+    return None if products >= PRODUCTS else _SHORT.format(f"{PRODUCTS:.0e} products", f"{products:.0e}")
 
 
 class Compiled:

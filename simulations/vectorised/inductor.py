@@ -45,20 +45,13 @@ def obstacle(job: Job, population: Population, device: str, trainings: int | Non
     if job.private and job.privacy.unit == "entity":
         return "privacy.unit entity has batches of many shapes"
     if trainings is not None:
-        steps = trainings * local_steps(job, population)
+        steps = trainings * schedule.local_steps(job, population)
         if steps < PAYS_FROM:
             return f"compiling pays from {PAYS_FROM:,} local steps of sites in a run; this one has {steps:,}"
     if device == "cuda":
         return None if importlib.util.find_spec("triton") else "triton is not installed"
     wanted = os.environ.get("CXX", "g++")
     return None if shutil.which(wanted) else f"there is no C++ compiler here ({wanted})"
-
-
-def local_steps(job: Job, population: Population) -> int:
-    """Of a site of median size, in a round."""
-    if job.epochs is None:
-        return job.local.steps
-    return job.epochs.count * math.ceil(float(np.median(population.counts)) / job.epochs.batch)
 
 
 class Inductor(Functional):

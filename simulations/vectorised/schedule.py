@@ -6,6 +6,7 @@ trains in the same company, and with the same bits, whoever trains it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -93,6 +94,13 @@ def shards(population: Population, cut: list[Chunk], workers: int) -> list[list[
         found[least].append(chunk)
         loads[least] += int(population.sizes(chunk.sites).sum())
     return found
+
+
+def local_steps(job: Job, population: Population) -> int:
+    """Of a site of median size, in a round."""
+    if job.epochs is None:
+        return job.local.steps
+    return job.epochs.count * math.ceil(float(np.median(population.counts)) / job.epochs.batch)
 
 
 def schedule(job: Job, population: Population, chunk: Chunk) -> Schedule:

@@ -21,9 +21,9 @@ OWN = job("cross_entropy", "cnn1d", {"channels": [4], "kernel": 3, "stride": 1},
 
 def test_only_a_long_run_compiles_and_only_where_there_is_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     people = population("class")
-    steps = inductor.local_steps(OWN, people)
+    steps = schedule.local_steps(OWN, people)
     assert steps == 4
-    assert inductor.local_steps(dataclasses.replace(OWN, epochs=Epochs(batch=4, count=2)), people) == 10
+    assert schedule.local_steps(dataclasses.replace(OWN, epochs=Epochs(batch=4, count=2)), people) == 10
     short = inductor.obstacle(OWN, people, "cpu", inductor.PAYS_FROM // steps - 1)
     assert short == "compiling pays from 250,000 local steps of sites in a run; this one has 249,996"
     monkeypatch.setattr(inductor.shutil, "which", lambda name: None)
