@@ -40,7 +40,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "server_anomaly": (),
 }
 SGD = ("privacy=none", "local.optimizer=sgd", "local.momentum=0", "simulation.evaluate_every=1000")
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.03, 0.1, 0.2)
 OPTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "fedavg": (("strategy=fedavg",),),
     "fedprox": tuple(("strategy=fedprox", f"local.proximal={mu}") for mu in (0.01, 0.1)),
@@ -118,8 +118,33 @@ def strategies(tasks: Sequence[str], seeds: int) -> list[Row]:
         given = (*TASKS[task], *SGD)
         for name in OPTIONS:
             settings = chosen(task, given, name)
-            found.append(say(row("strategies", task, name, simulate(task, *given, *settings, seeds=seeds), settings)))
+            result, lost = converged(task, (*given, *settings), seeds)
+            if result is None:
+                print(f"{task} {name}: every seed diverged", file=sys.stderr)
+                continue
+            note = f"{lost} of {seeds} seeds diverged" if lost else ""
+            found.append(say(row("strategies", task, name, result, settings, note)))
     return found
+
+
+def converged(task: str, settings: Sequence[str], seeds: int) -> tuple[Result | None, int]:
+    """The runs that did not diverge, and how many did."""
+    good = list(range(seeds))
+    while good:
+        try:
+            return simulate(task, *settings, seeds=good), seeds - len(good)
+        except ConfigError as error:
+            print(f"  {task}: {error.found}", file=sys.stderr)
+            good = [seed for seed in good if _ends(task, settings, seed)]
+    return None, seeds
+
+
+def _ends(task: str, settings: Sequence[str], seed: int) -> bool:
+    try:
+        simulate(task, *settings, seeds=[seed])
+    except ConfigError:
+        return False
+    return True
 
 
 def privacy(seeds: int) -> list[Row]:
