@@ -1,9 +1,8 @@
 """Dense stacks by formula: stacked matrix products, and the update fused into the last of them.
 
 The gradient of a layer is δᵀa, with a its input and δ the loss's derivative at its output; `baddbmm_` adds it to the
-weights at once. Under DP-SGD a window's gradient is the outer product of δ and a, so its norm follows from the norms of
-both, and that of a unit of several windows from their products; no window's gradient is ever made. (At a real site,
-where nothing that cancels in a sum of products may weaken a clip, models/unit_gradients.py makes them, in float64.)
+weights at once. Under DP-SGD a window's gradient is the outer product of δ and a: its norm follows from the norms of
+both, and it is never made. Of a unit of several windows each layer's gradient is made for its norm, and forgotten.
 
 Shapes: C sites, B windows, D numbers at a layer, U privacy units.
 Source: ghost norms, Goodfellow 2015 (arXiv:1510.01799), section 4; Li et al. 2022 (arXiv:2110.05679), equation 4.
@@ -22,6 +21,7 @@ from fedsite.simulations.vectorised.job import Job
 from fedsite.simulations.vectorised.lockstep import Batch, Lockstep
 from fedsite.simulations.vectorised.population import Population
 
+_NUMBERS = 1 << 22  # of units' gradients held at once (16 MiB)
 _LEAK = 0.01  # torch.nn.LeakyReLU's slope
 
 
@@ -49,7 +49,7 @@ class DenseGradients:
         slope = self._slope(output.flatten(0, 1), batch.y.flatten(0, 1)).view(output.shape)
         deltas = self._backward(params, inputs, slope.mul_(batch.share[..., None]))
         if self._clip is not None:
-            factor = self._factors(inputs, deltas, batch.unit)[..., None]
+            factor = self._factors(inputs, deltas, batch)[..., None]
             # An overflowing window is left out whole: infinity times zero would be NaN.
             deltas = [torch.where(factor > 0, delta * factor, 0.0) for delta in deltas]
         for layer, (a, delta) in enumerate(zip(inputs, deltas, strict=True)):
@@ -74,16 +74,23 @@ class DenseGradients:
             found.insert(0, delta.mul_(derivative(self._stack.activation, inputs[layer])))
         return found
 
-    def _factors(self, inputs: list[Tensor], deltas: list[Tensor], unit: Tensor | None) -> Tensor:
+    def _factors(self, inputs: list[Tensor], deltas: list[Tensor], batch: Batch) -> Tensor:
         """What each window's part of the gradient is multiplied by [C, B], so that no unit exceeds the norm."""
         assert self._clip is not None
-        if unit is None:
-            square = sum(d.square().sum(2) * (a.square().sum(2) + 1.0) for a, d in zip(inputs, deltas, strict=True))
+        pairs = list(zip(inputs, deltas, strict=True))
+        if batch.unit is None:
+            square = sum(d.square().sum(2) * (a.square().sum(2) + 1.0) for a, d in pairs)
             return limits(torch.as_tensor(square), self._clip)
-        products = sum((d @ d.mT) * (a @ a.mT + 1.0) for a, d in zip(inputs, deltas, strict=True))
-        members = torch.nn.functional.one_hot(unit, int(unit.max()) + 1).to(inputs[0].dtype)
-        square = torch.einsum("cbu,cbd,cdu->cu", members, torch.as_tensor(products), members)
-        return limits(square, self._clip).gather(1, unit)
+        sites, index, there = batch.members()
+        square = torch.zeros(index.shape[:2], device=batch.share.device)
+        for a, d in pairs:
+            held = max(1, _NUMBERS // (index.shape[1] * a.shape[2] * d.shape[2]))  # sites at a time
+            for start in range(0, len(a), held):
+                own, part = sites[start : start + held], slice(start, start + held)
+                unit = torch.where(there[part, ..., None], d[own, index[part]], 0.0)
+                gradient = unit.mT @ a[own, index[part]]
+                square[part] += gradient.square().sum((2, 3)) + unit.sum(2).square().sum(2)
+        return limits(square, self._clip).gather(1, batch.unit)
 
 
 def limits(square: Tensor, clip: float) -> Tensor:

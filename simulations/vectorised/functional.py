@@ -122,19 +122,8 @@ def by_unit(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """A batch's x, y and share as [C, U units, M windows, ...]; what fills up weighs 0."""
     if batch.unit is None:
         return batch.x[:, :, None], batch.y[:, :, None], batch.share[:, :, None]
-    there = batch.share > 0
-    shape = (len(there), int(batch.unit.max()) + 1)
-    sizes = torch.zeros(shape, dtype=torch.int64, device=there.device).scatter_add_(1, batch.unit, there.long())
-    start = (sizes.cumsum(1) - sizes).gather(1, batch.unit)  # units lie one behind the other
-    place = torch.arange(there.shape[1], device=there.device) - start
-    site, window = there.nonzero(as_tuple=True)
-    places = (site, batch.unit[site, window], place[site, window])
-    index = torch.zeros((*shape, int(sizes.max())), dtype=torch.int64, device=there.device)
-    index[places] = window
-    share = torch.zeros(index.shape, device=there.device)
-    share[places] = batch.share[site, window]
-    sites = torch.arange(len(there), device=there.device)[:, None, None]
-    return batch.x[sites, index], batch.y[sites, index], share
+    sites, index, there = batch.members()
+    return batch.x[sites, index], batch.y[sites, index], torch.where(there, batch.share[sites, index], 0.0)
 
 
 def _value(module: nn.Module, names: tuple[str, ...], criterion: losses.Loss) -> Callable[..., Tensor]:

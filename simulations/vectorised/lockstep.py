@@ -35,7 +35,24 @@ class Batch:
     x: Tensor
     y: Tensor
     share: Tensor  # [C, B] weight of a window in its site's gradient, or in its privacy unit's
-    unit: Tensor | None  # [C, B] privacy units, numbered from 0; None: every window is one
+    unit: Tensor | None  # [C, B] privacy units, numbered from 0 and in order; None: every window is one
+
+    def members(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where each unit's windows are: index by the first two, sites [C, 1, 1] and places [C, U, M].
+
+        The third, [C, U, M], says where there is one: smaller units are filled up.
+        """
+        assert self.unit is not None
+        there = self.share > 0
+        shape, device = (len(there), int(self.unit.max()) + 1), there.device
+        sizes = torch.zeros(shape, dtype=torch.int64, device=device).scatter_add_(1, self.unit, there.long())
+        start = (sizes.cumsum(1) - sizes).gather(1, self.unit)  # units lie one behind the other
+        place = torch.arange(there.shape[1], device=device) - start
+        site, window = there.nonzero(as_tuple=True)
+        index = torch.zeros((*shape, int(sizes.max())), dtype=torch.int64, device=device)
+        index[site, self.unit[site, window], place[site, window]] = window
+        filled = torch.arange(index.shape[2], device=device) < sizes[..., None]
+        return torch.arange(len(there), device=device)[:, None, None], index, filled
 
 
 class Gradients(Protocol):
