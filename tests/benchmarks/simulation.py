@@ -29,7 +29,7 @@ from torch import nn
 from fedsite.models import losses
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan
-from fedsite.simulations.vectorised import choice, randomness, schedule
+from fedsite.simulations.vectorised import choice, kernel_cache, randomness, schedule
 from fedsite.simulations.vectorised.executor import Order
 from fedsite.simulations.vectorised.job import Epochs, Job, Layout
 from fedsite.simulations.vectorised.population import Population
@@ -102,10 +102,11 @@ def peak() -> float:
     """GFLOP/s of one core where the kernels' own tile multiplies matrices that stay in the nearest cache."""
     try:
         import numba
-
-        from fedsite.simulations.vectorised.products import product
     except ImportError:
         return float("nan")
+    kernel_cache.warm()  # loaded before, it would lie beside the sources, where Numba does not notice an edit of tiles.py
+    from fedsite.simulations.vectorised.products import product
+
     rows, depth, columns, best = 40, 64, 64, float("inf")
     x, y, z = (np.ones(size, np.float32) for size in (rows * depth, depth * columns, rows * columns))
     one, calls = np.float32(1.0), 2000
