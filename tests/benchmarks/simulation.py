@@ -104,7 +104,7 @@ def peak() -> float:
         import numba
     except ImportError:
         return float("nan")
-    kernel_cache.warm()  # loaded before, it would lie beside the sources, where Numba does not notice an edit of tiles.py
+    kernel_cache.warm()  # or products would be kept beside the sources, where Numba misses edits of tiles.py
     from fedsite.simulations.vectorised.products import product
 
     rows, depth, columns, best = 40, 64, 64, float("inf")
