@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from fedsite.models import catalog
 from fedsite.protocol.errors import ConfigError
 from fedsite.server.strategies.strategy import Strategy
-from fedsite.simulations import charts, results, settings, study, sweep, tables, words
-from fedsite.simulations import seeds as over_seeds
-from fedsite.simulations.charts import Point, Series
-from fedsite.simulations.manifest import Cell
-from fedsite.simulations.results import Simulation
-from fedsite.simulations.seeds import Estimate, Group
-from fedsite.simulations.study import Watch
+from fedsite.simulations.pages import charts
+from fedsite.simulations.pages.charts import Point, Series
+from fedsite.simulations.runs import results, settings, study, words
+from fedsite.simulations.runs.results import Simulation
+from fedsite.simulations.runs.study import Watch
+from fedsite.simulations.sweeps import seeds as over_seeds
+from fedsite.simulations.sweeps import sweep, tables
+from fedsite.simulations.sweeps.manifest import Cell
+from fedsite.simulations.sweeps.seeds import Estimate, Group
 
 OWN_MODEL = "own"
 Weights = Mapping[str, NDArray[np.generic]]
@@ -82,7 +84,7 @@ class Result:
             lines.append(Series(label=group.label, points=points))
         if not any(line.points for line in lines):
             return f"<p>{escape(repr(self))}</p>"
-        style = files("fedsite.simulations").joinpath("chart.css").read_text(encoding="utf-8")
+        style = files("fedsite.simulations.pages").joinpath("chart.css").read_text(encoding="utf-8")
         names = [
             f'<span class="c{place % charts.COLOURS}">■ {escape(line.label)}</span>' for place, line in enumerate(lines)
         ]
@@ -111,7 +113,7 @@ def simulate(
         strategy: an object of your own (`fedsite.server.strategies.strategy.Strategy`) instead of a named one.
         model: makes a `torch.nn.Module` from `time`, `features` and `outputs`; instead of the task's.
         baselines: also train the central model and those of single sites.
-        watch: looks on (`fedsite.simulations.study.Watch`).
+        watch: looks on (`fedsite.simulations.runs.study.Watch`).
 
     Raises:
         ConfigError: an unknown key or value, or a plan that cannot be.

@@ -13,7 +13,7 @@ PANEL = "Researcher"
 
 def register(app: typer.Typer) -> None:
     """Add `demo`, `simulate` and `report`."""
-    from fedsite.simulations.simulate_command import simulate
+    from fedsite.simulations.sweeps.command import simulate
 
     app.command("demo", rich_help_panel=PANEL)(demo)
     app.command("simulate", rich_help_panel=PANEL)(simulate)
@@ -36,9 +36,8 @@ def demo(
     from rich.progress import BarColumn, Progress, TextColumn
 
     from fedsite.protocol import documents, output
-    from fedsite.simulations import compare, page
-    from fedsite.simulations import demo as story
-    from fedsite.simulations import report as reports
+    from fedsite.simulations.demo import compare, page, story
+    from fedsite.simulations.demo import report as reports
 
     # Ended politely it stops what it started, as on Ctrl-C; under nohup it goes on.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -86,7 +85,8 @@ def report(
     ],
 ) -> None:
     """Write report.html beside what a simulation, a sweep or the demo left."""
-    from fedsite.simulations import manifest, simulation_page
+    from fedsite.simulations.pages import page as simulation_page
+    from fedsite.simulations.sweeps import manifest
 
     if place.is_dir() and not (place / "report.json").exists():
         print(simulation_page.save(place))
@@ -99,8 +99,8 @@ def report(
 def _demo_page(file: Path) -> Path:
     from fedsite.protocol import storage
     from fedsite.protocol.errors import ConfigError, DocumentError, StorageError
-    from fedsite.simulations import page
-    from fedsite.simulations import report as reports
+    from fedsite.simulations.demo import page
+    from fedsite.simulations.demo import report as reports
 
     try:
         value = reports.decode(storage.read(file, limit=64 << 20).strip())

@@ -14,11 +14,11 @@ from fedsite.client.work.judging import predict, scaled
 from fedsite.models import vector
 from fedsite.protocol import shape
 from fedsite.protocol.plan import RoundPlan
-from fedsite.simulations import baselines
 from fedsite.simulations.attacks import spec as kinds
 from fedsite.simulations.attacks.poison import check_labels, triggered
 from fedsite.simulations.attacks.spec import AttackSpec
 from fedsite.simulations.populations.sites import Sites
+from fedsite.simulations.runs import baselines
 from fedsite.simulations.vectorised.job import Weights
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.statistics import Normalisation

@@ -13,7 +13,7 @@ from fedsite.simulations.attacks.measures import Measure, Measured
 from fedsite.simulations.attacks.poison import poison
 from fedsite.simulations.attacks.spec import AttackSpec
 from fedsite.simulations.engine import Scale, simulate
-from fedsite.simulations.material import Material, material
+from fedsite.simulations.runs.material import Material, material
 from fedsite.simulations.vectorised.choice import AUTO
 from fedsite.telemetry.dataset import SiteData
 

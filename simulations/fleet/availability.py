@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.protocol.errors import DataError
-from fedsite.simulations.draws import Draw, Ints, Reals, uniforms
 from fedsite.simulations.fleet.spec import AvailabilitySpec
+from fedsite.simulations.runs.draws import Draw, Ints, Reals, uniforms
 
 HOUR_S = 3600.0
 

@@ -17,9 +17,9 @@ import numpy as np
 from fedsite.protocol import shape, storage
 from fedsite.protocol.errors import ConfigError, DocumentError, StorageError
 from fedsite.protocol.plan import RoundPlan
-from fedsite.simulations import report as reports
+from fedsite.simulations.demo import report as reports
+from fedsite.simulations.demo.report import Report
 from fedsite.simulations.fleet import probe, work
-from fedsite.simulations.report import Report
 
 SERVER_SHARE: Final = 0.77  # of the processor time of a demo's rounds, the server's; measured beside the figures below
 START: Final = ("starting and waiting", "asking the sites", "delivery")  # phases that grow with the sites

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsite.simulations.draws import Ints
 from fedsite.simulations.fleet.model import Fleet, Timing
 from fedsite.simulations.fleet.work import Work
+from fedsite.simulations.runs.draws import Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from fedsite.server.rounds.machine import RoundOutcome
-from fedsite.simulations.draws import Draw, Ints, Reals, normals, uniforms
 from fedsite.simulations.fleet import availability, calibration
 from fedsite.simulations.fleet import work as works
 from fedsite.simulations.fleet.availability import Trace
@@ -23,6 +22,7 @@ from fedsite.simulations.fleet.exchange import served
 from fedsite.simulations.fleet.passing import passing
 from fedsite.simulations.fleet.spec import FleetSpec
 from fedsite.simulations.fleet.work import Stage, Work
+from fedsite.simulations.runs.draws import Draw, Ints, Reals, normals, uniforms
 
 _LOOKS = 60  # times that the wait for sites is cut into
 

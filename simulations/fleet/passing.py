@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsite.server.rounds.machine import RoundOutcome, Rules
-from fedsite.simulations.draws import Ints, Reals
 from fedsite.simulations.fleet.exchange import Closed, close
 from fedsite.simulations.fleet.work import TRAINS, Stage, Work, needed
+from fedsite.simulations.runs.draws import Ints, Reals
 
 Answers = Callable[[Stage, Ints], Reals]  # of places among the asked: seconds until each answer is dealt with
 

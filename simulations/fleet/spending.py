@@ -16,7 +16,7 @@ from fedsite.models import spends
 from fedsite.privacy.accounting import epsilon
 from fedsite.privacy.distributed import equivalent_epsilon
 from fedsite.protocol.plan import RoundPlan
-from fedsite.simulations.draws import Ints
+from fedsite.simulations.runs.draws import Ints
 
 KNOTS = 9  # numbers of rounds for which ε is worked out; between them it is bounded by the next
 

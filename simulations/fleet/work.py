@@ -14,7 +14,7 @@ from fedsite.protocol.messages import DELTA
 from fedsite.protocol.plan import RoundPlan
 from fedsite.server.plans import forecast, stage_bytes
 from fedsite.server.rounds import evaluation
-from fedsite.simulations.draws import Ints, Reals
+from fedsite.simulations.runs.draws import Ints, Reals
 from fedsite.simulations.vectorised.job import Epochs, Job
 from fedsite.simulations.vectorised.population import Population
 from fedsite.telemetry.task import read_task

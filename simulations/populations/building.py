@@ -14,8 +14,6 @@ from typing import Literal
 import numpy as np
 
 from fedsite.protocol.errors import ConfigError, DataError
-from fedsite.simulations import baselines
-from fedsite.simulations.draws import Draw
 from fedsite.simulations.populations import classes as labelling
 from fedsite.simulations.populations import dealing
 from fedsite.simulations.populations.classes import Classes
@@ -23,6 +21,8 @@ from fedsite.simulations.populations.places import Ints, Places
 from fedsite.simulations.populations.sensors import Sensors
 from fedsite.simulations.populations.sites import Sites
 from fedsite.simulations.populations.spec import DriftSpec, PartitionSpec, ShiftSpec, check_sites
+from fedsite.simulations.runs import baselines
+from fedsite.simulations.runs.draws import Draw
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.task import Task
 

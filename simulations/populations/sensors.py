@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsite.simulations.draws import Draw, normals
 from fedsite.simulations.populations.places import Ints
 from fedsite.simulations.populations.spec import DriftSpec, ShiftSpec
+from fedsite.simulations.runs.draws import Draw, normals
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.feature_names import columns
 from fedsite.telemetry.task import Task

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedsite.simulations.draws import Draw, uniforms
 from fedsite.simulations.populations.classes import Classes
 from fedsite.simulations.populations.places import Ints, Places
 from fedsite.simulations.populations.sensors import Sensors
 from fedsite.simulations.populations.spec import DriftSpec
+from fedsite.simulations.runs.draws import Draw, uniforms
 from fedsite.simulations.vectorised.population import Population
 from fedsite.telemetry.dataset import SiteData, Windows
 

@@ -23,12 +23,12 @@ import numpy as np
 from fedsite.client.work.judging import scaled
 from fedsite.models import catalog
 from fedsite.protocol.plan import LocalPlan, ModelPlan, PrivacyPlan, RoundPlan, RoundsPlan
-from fedsite.simulations import baselines
 from fedsite.simulations.attacks import leak, pictures
 from fedsite.simulations.attacks.leak import Leak, View
 from fedsite.simulations.attacks.trial import ATTACKS, Outcome, against, defences
 from fedsite.simulations.populations import building
 from fedsite.simulations.populations.spec import PartitionSpec
+from fedsite.simulations.runs import baselines
 from fedsite.telemetry import loading
 from fedsite.telemetry.dataset import SiteData
 from fedsite.telemetry.errors import TelemetryError

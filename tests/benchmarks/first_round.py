@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fedsite.simulations.processes import Commands
+from fedsite.simulations.demo.processes import Commands
 
 SITES = ("pump-0", "pump-1", "pump-2")
 LONGEST_S = 120.0  # for a server to come up, or for sites to come online

@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fedsite.protocol import shape
 from fedsite.protocol.plan import RoundPlan
-from fedsite.simulations import report as reports
+from fedsite.simulations.demo import report as reports
+from fedsite.simulations.demo.report import Report
 from fedsite.simulations.fleet import probe, work
 from fedsite.simulations.fleet.calibration import Calibration, calibrate
 from fedsite.simulations.fleet.course import Course
 from fedsite.simulations.fleet.model import Fleet
 from fedsite.simulations.fleet.spec import FleetSpec
-from fedsite.simulations.report import Report
 
 FIRST = ("task=pump", "sites=3", "seed=1")
 SECOND = ("task=engine_rul", "sites=5", "seed=1", "rounds.count=12")

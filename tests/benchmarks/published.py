@@ -23,9 +23,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fedsite.protocol.errors import ConfigError
-from fedsite.simulations import words
 from fedsite.simulations.api import Result, simulate
-from fedsite.simulations.seeds import Estimate
+from fedsite.simulations.runs import words
+from fedsite.simulations.sweeps.seeds import Estimate
 from fedsite.telemetry.task import load_task
 
 CHOOSING_SEED = 1000

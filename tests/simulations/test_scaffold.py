@@ -14,10 +14,10 @@ from fedsite.protocol.messages import CONTROL, DELTA, WEIGHT
 from fedsite.protocol.plan import CONTROLLED, LocalPlan, PrivacyPlan, RoundPlan, StrategyPlan
 from fedsite.server.strategies.strategy import ServerState, Update
 from fedsite.simulations.engine import Scale, simulate
-from fedsite.simulations.material import Material, material
+from fedsite.simulations.runs.material import Material, material
 from fedsite.simulations.vectorised.job import Layout
 from tests.simulated_jobs import Drawn, weights
-from tests.simulations.test_material import OPEN, PRIVATE, plan, site
+from tests.simulations.runs.test_material import OPEN, PRIVATE, plan, site
 
 
 def controlled(privacy: PrivacyPlan) -> RoundPlan:

@@ -10,13 +10,13 @@ import pytest
 from fedsite.protocol import shape
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, ModelPlan, ReleasePlan, RoundPlan, RoundsPlan
-from fedsite.simulations import report as reports
+from fedsite.simulations.demo import report as reports
+from fedsite.simulations.demo.report import Metric, Phase, Privacy, Report, Round, Secagg, Site, Stage
 from fedsite.simulations.fleet import calibration, probe, work
 from fedsite.simulations.fleet.calibration import SERVER_SHARE, calibrate
 from fedsite.simulations.fleet.course import Course
 from fedsite.simulations.fleet.model import Fleet
 from fedsite.simulations.fleet.spec import FleetSpec
-from fedsite.simulations.report import Metric, Phase, Privacy, Report, Round, Secagg, Site, Stage
 from fedsite.telemetry.task import load_task
 
 

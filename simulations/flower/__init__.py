@@ -1,0 +1,1 @@
+"""A plan through Flower's own simulation: real clients, real messages."""

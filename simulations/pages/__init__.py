@@ -1,0 +1,1 @@
+"""Simulations and sweeps as one page."""

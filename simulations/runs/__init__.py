@@ -1,0 +1,1 @@
+"""One simulated run, from its settings to its result."""

@@ -1,0 +1,1 @@
+"""Several runs: which, in what order, kept where, taken together."""
