@@ -292,7 +292,8 @@ def main() -> None:
         },
     }
     print(
-        f"{'':18}{'wall ms':>10}{'CPU ms':>10}{'× first row':>13}{'GFLOP/s':>10}{'first ms':>10}{'off':>10}{'float64':>10}"
+        f"{'':18}{'wall ms':>10}{'CPU ms':>10}{'× first row':>13}{'GFLOP/s':>10}"
+        f"{'first ms':>10}{'off':>10}{'float64':>10}"
     )
     for name, rows in value["work"].items():
         for way, row in rows.items():
