@@ -119,7 +119,7 @@ class Releases:
             self._outbox.keep_values(header, values, terms)
         self._charge(plan, release_name(header, values, terms), spends)
         if _controlled(header, plan):
-            variates.paid(self._outbox.folder(plan.run_id), header.round)
+            variates.paid(self._outbox.folder(plan.run_id), header.round, values)
         return values
 
     def finish(self, run_id: str) -> None:
@@ -146,10 +146,11 @@ class Releases:
             raise
         if private:
             self._reservations.cover(plan, answer)
+        values = bytes(answer.blobs["values" if manifest is None else "vector"])
         if controlled:
             # Before the update is kept, which is never computed again then.
-            variates.pending(folder, header.round, bytes(answer.blobs[VARIATE]))
-        return bytes(answer.blobs["values" if manifest is None else "vector"])
+            variates.pending(folder, header.round, bytes(answer.blobs[VARIATE]), values)
+        return values
 
     def _ask(self, header: Header, plan: RoundPlan, blobs: Mapping[str, bytes], operation: str = "") -> pipe.Message:
         arguments = {

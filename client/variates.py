@@ -7,12 +7,13 @@ Where the file is gone or damaged the site goes on from 0: the model is trained 
 lost, is off by that over the number of sites, for the rest of the run.
 
 What is kept follows from updates as they were released: in a private run it is post-processing of them. So it is of use
-only once its update is paid for: until then it is pending, and nothing goes on from it. It goes when the run ends, or
-with the federation.
+only once its update is paid for: until then it is pending under the hash of that very update, and nothing goes on from
+it. It goes when the run ends, or with the federation.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -53,23 +54,31 @@ def before(folder: Path, number: int) -> bytes | None:
         return None
 
 
-def pending(folder: Path, number: int, data: bytes) -> None:
+def pending(folder: Path, number: int, data: bytes, update: bytes) -> None:
     """Keep the variate that round `number` leads to, before its update is kept.
+
+    Args:
+        folder: of the run.
+        number: of the round.
+        data: the variate, encoded.
+        update: the values that it follows from, as they are released.
 
     Raises:
         StorageError: the disk is full or read-only.
     """
     private_directory(folder)
-    keep(_path(folder, number).with_suffix(_PENDING), data)
+    keep(_waiting(folder, number, update), data)
 
 
-def paid(folder: Path, number: int) -> None:
+def paid(folder: Path, number: int, update: bytes) -> None:
     """The update of round `number` is kept and paid for, and may leave: later rounds may go on from its variate.
+
+    A variate of another update stays pending: a site that died before it kept one still holds, and pays for, the last.
 
     Raises:
         StorageError: the directory cannot be written.
     """
-    waiting = _path(folder, number).with_suffix(_PENDING)
+    waiting = _waiting(folder, number, update)
     if waiting.exists():
         with storage_errors(waiting):
             waiting.replace(_path(folder, number))
@@ -78,3 +87,7 @@ def paid(folder: Path, number: int) -> None:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}{_KEPT}"
+
+
+def _waiting(folder: Path, number: int, update: bytes) -> Path:
+    return folder / f"{number:06d}-{hashlib.sha256(update).hexdigest()}{_PENDING}"

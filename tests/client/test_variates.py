@@ -19,8 +19,8 @@ def files(folder: Path) -> list[str]:
 
 
 def after(folder: Path, number: int, data: bytes) -> None:
-    variates.pending(folder, number, data)
-    variates.paid(folder, number)
+    variates.pending(folder, number, data, b"update of " + data)
+    variates.paid(folder, number, b"update of " + data)
 
 
 def test_a_round_goes_on_from_the_last_one_that_counted(tmp_path: Path) -> None:
@@ -45,14 +45,25 @@ def test_a_round_that_is_computed_again_moves_nothing_twice(tmp_path: Path) -> N
 
 
 def test_nothing_goes_on_from_an_update_that_was_not_paid_for(tmp_path: Path) -> None:
-    variates.pending(tmp_path, 1, b"one")
+    variates.pending(tmp_path, 1, b"one", b"update")
     assert variates.before(tmp_path, 1) is None
     assert files(tmp_path) == []
     # Kept, and killed before it was paid for: asked again it is paid for, and then of use.
-    variates.pending(tmp_path, 2, b"two")
+    variates.pending(tmp_path, 2, b"two", b"update")
     for _ in range(2):
-        variates.paid(tmp_path, 2)
+        variates.paid(tmp_path, 2, b"update")
     assert variates.before(tmp_path, 2) == b"two"
+
+
+def test_an_update_pays_for_its_own_variate_only(tmp_path: Path) -> None:
+    """Killed between the two writes of other work on the same round: the kept update is that of the first work."""
+    after(tmp_path, 1, b"one")
+    variates.pending(tmp_path, 1, b"other", b"update that was never kept")
+    variates.paid(tmp_path, 1, b"update of one")
+    assert variates.before(tmp_path, 1) == b"one"
+    variates.pending(tmp_path, 2, b"other", b"update that was never kept")
+    variates.paid(tmp_path, 2, b"update of one")
+    assert variates.before(tmp_path, 2) is None
 
 
 def test_it_is_for_this_site_alone(tmp_path: Path) -> None:
