@@ -6,7 +6,8 @@ and B [N, L, O] the loss's gradient of what came out, window n's gradient of W i
 are summed in the same way.
 
 * One position: the gradient is an outer product and is never made. Its norm is |A|·|B|, and a weighted sum over units
-  is one matrix product (Goodfellow 2015, arXiv:1510.01799). Nothing can cancel in |A|·|B|.
+  is one matrix product (Goodfellow 2015, arXiv:1510.01799). Nothing can cancel in |A|·|B|; where one of them is so
+  small that its square loses bits, and the other so large that these count, the unit counts for nothing.
 * Several positions: the gradients are made and held. The Gram form of their norm (Li et al. 2022, arXiv:2110.05679,
   section 4) is a sum with signs: what cancels in it is a norm too small, hence a clip too weak. The norm of a gradient
   that is held is the norm of what is added up, to the last bits.
@@ -23,6 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_SMALL = 2.0**-900  # squares below 2^-1074 vanish: 2^30 of them are 2^-144 of a sum that is not smaller than this
+_LARGE = 2.0**800  # times a smaller sum: a norm below 2^-50, of which 2^-122 vanishes at most
 
 
 class UnitGradients(Protocol):
@@ -61,7 +64,11 @@ class Outer:
         if "weight" not in self.wanted:
             return of_bias
         of_input = _squares(self.inputs_ni)
-        return of_bias * (of_input + 1.0 if "bias" in self.wanted else of_input)
+        # Weights that a hostile centre made could have |B|² vanish in a float64, and |A|·|B| pass the clipping norm.
+        lost = (np.minimum(of_bias, of_input) < _SMALL) & (np.maximum(of_bias, of_input) > _LARGE)
+        if "bias" in self.wanted:
+            of_input, lost = of_input + 1.0, lost & (of_bias < of_input)
+        return np.where(lost, np.inf, of_bias * of_input)
 
     def add(self, scale: Array, totals: Sequence[Array]) -> None:
         """Add Σ scale·gradient over units to the totals, one a parameter in the model's order."""

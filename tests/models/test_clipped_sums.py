@@ -17,6 +17,7 @@ from fedsite.models import catalog, clipped_sums, losses, vector
 from fedsite.models.clipped_sums import ClippedSums, supported
 from fedsite.models.explicit import explicit
 from fedsite.models.loss_gradients import gradient
+from fedsite.models.unit_gradients import Outer
 from fedsite.privacy import clipping
 
 ACTIVATIONS = st.sampled_from(["relu", "leaky_relu", "tanh"])
@@ -235,3 +236,17 @@ def test_gradients_of_losses_are_autograd_s(name):
     assert np.allclose(found, expected.numpy(), rtol=1e-12, atol=1e-17)
     unknown = gradient(lambda prediction, target: losses.loss_function(name)(prediction, target))
     assert np.array_equal(unknown(answer.detach().numpy(), made.y.numpy()), expected.numpy())
+
+
+@pytest.mark.parametrize("wanted", [("weight",), ("weight", "bias")])
+@pytest.mark.parametrize("small", ["inputs", "gradients"])
+def test_no_norm_is_too_small_because_a_square_vanished(wanted: tuple[str, ...], small: str) -> None:
+    """1e-163² is 0 in a float64, and |A|·|B| is 9e-9: more than a clipping norm of 1e-9 lets pass."""
+    sizes = {"inputs": 1e152, "gradients": 1e152, small: 1e-163}
+    a, b = np.full((1, 900), sizes["inputs"]), np.full((1, 900), sizes["gradients"])
+    layer = Outer(wanted=wanted, inputs_ni=a, gradients_no=b)
+    with np.errstate(all="ignore"):
+        scale = clipping.factors(np.sqrt(layer.squares()), 1e-9)
+    totals = [np.zeros((900, 900)) if name == "weight" else np.zeros(900) for name in wanted]
+    layer.add(scale, totals)
+    assert np.sqrt(sum(float((total**2).sum()) for total in totals)) <= 1e-9
