@@ -49,7 +49,8 @@ class Header:
     `control` too, and in `body` under the same name the last round whose update of this site is in both (0: none).
 
     Under secure aggregation the four kinds that are a `Purpose` are the mask stage of a sum and bring `secagg`
-    (protocol.secagg.wire) too; advertise, share, confirm and unmask are its other stages and name it in `purpose`. Any
+    (protocol.secagg.wire) too; advertise, share, confirm and unmask are its other stages and name it in `purpose`. With
+    control variates the `model_hash` of share is that of model and `control` (protocol.secagg.context.corrected). Any
     instruction may bring `next`, the manifest of a sum to come: the reply then brings the site's `advert` for it.
     """
 

@@ -15,8 +15,8 @@ from fedsite.client.sums.store import Place
 from fedsite.protocol import certified, ids
 from fedsite.protocol.errors import DocumentError, IntegrityError, RefusalCode, TrustError
 from fedsite.protocol.keys import SIGNATURE_BYTES, VerifyKey
-from fedsite.protocol.messages import NEXT, STAGES, Frame, Header, Purpose
-from fedsite.protocol.secagg import wire
+from fedsite.protocol.messages import CONTROL, NEXT, STAGES, Frame, Header, Purpose
+from fedsite.protocol.secagg import context, wire
 from fedsite.protocol.secagg.advert import Roster
 from fedsite.protocol.secagg.context import NO_MODEL
 from fedsite.protocol.secagg.manifest import Manifest
@@ -86,10 +86,11 @@ def manifest_of(frame: Frame) -> Manifest:
 
 
 def model_of(header: Header, frame: Frame) -> bytes:
-    """What a vector is computed on, 32 bytes: the hash of the weights, of the graph to calibrate, or zeros."""
+    """What a vector is computed on, 32 bytes: the hash of the weights (with their correction), of a graph, or zeros."""
     if header.kind == "calibrate":
         return hashlib.sha256(blob(frame, "graph")).digest()
-    return ids.hash_bytes(header.model_hash) if header.model_hash else NO_MODEL
+    model = ids.hash_bytes(header.model_hash) if header.model_hash else NO_MODEL
+    return context.corrected(model, blob(frame, CONTROL)) if CONTROL in frame.blobs else model
 
 
 def roster_of(state: SiteState) -> Roster:

@@ -41,6 +41,16 @@ class Attempt:
         return sha256(enc("fedsite/sa1", run, self.round, self.attempt, model_hash, self.manifest_hash))
 
 
+def corrected(model_hash: bytes, control: bytes) -> bytes:
+    """What stands for the model where steps are corrected, 32 bytes: no site is shown another c than the rest.
+
+    Args:
+        model_hash: 32 bytes.
+        control: the blob, c.
+    """
+    return sha256(enc("fedsite/sa1/corrected", model_hash, sha256(control)))
+
+
 def roster_hash(adverts: Sequence[bytes]) -> bytes:
     """H(roster) of the signed adverts, in order of site id."""
     return sha256(enc("fedsite/sa1/roster", *adverts))

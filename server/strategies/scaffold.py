@@ -11,7 +11,7 @@ and the server, over the |S| sites that took part (lines 16 and 17),
 
 c_i' − c_i follows from δ_i, so nothing is sent for it: bytes up are FedAvg's, bytes down twice as many. Every site
 weighs 1. K counts the steps of the plan, also those whose batch was empty and that were not taken. At a site:
-client/work/variates.py.
+client/work/control.py.
 
 N is the number of sites that accepted the plan so far. When it grows c shrinks accordingly: a new site's c_i is 0.
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from fedsite.protocol.errors import FedsiteError
+from fedsite.protocol.messages import CONTROL
 from fedsite.protocol.plan import RoundPlan
 from fedsite.protocol.secagg.advert import SIZE as ADVERT_BYTES
 from fedsite.protocol.secagg.advert import Advert
-from fedsite.protocol.secagg.context import NO_MODEL, Attempt
+from fedsite.protocol.secagg.context import NO_MODEL, Attempt, corrected
 from fedsite.protocol.secagg.manifest import Manifest
 from fedsite.protocol.secagg.server import Sum
 from fedsite.server.link.transport import SiteLink
@@ -66,6 +67,12 @@ class Stages:
             attempt=self.exchange.attempt,
             manifest_hash=self.terms.hash,
         )
+
+    @property
+    def _model(self) -> bytes:
+        """What the session is bound to: the model, and the correction that is sent beside it."""
+        model, control = bytes.fromhex(self.question.model_hash) or NO_MODEL, self.question.blobs.get(CONTROL)
+        return model if control is None else corrected(model, control)
 
     def run(self) -> None:
         """All stages."""
@@ -116,7 +123,7 @@ class Stages:
         count = max(1, min(most_groups(self.plan, self.terms.purpose), room))
         if count > 1:
             secrets.SystemRandom().shuffle(ready)
-        model = bytes.fromhex(self.question.model_hash) or NO_MODEL
+        model = self._model
         for number in range(count):
             links = ready[number::count]
             group = Group(
@@ -141,7 +148,7 @@ class Stages:
     def _share(self) -> None:
         living = self.living
         question = self._question("share", self._least(living), _parcels(living, Group.to_share))
-        question = replace(question, model_hash=self.question.model_hash)
+        question = replace(question, model_hash=self._model.hex() if self.question.model_hash else "")
         result = self._trip("share", "shares", question, living, Group.take_shares)
         for group in living:
             group.close("share", *_answered(result, group.roster), self._needed(group), group.sum.close_shares)

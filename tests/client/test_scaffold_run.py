@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 
 from fedsite.client.store import Outbox
+from fedsite.protocol import weights
 from fedsite.protocol.errors import StorageError
-from fedsite.protocol.messages import Frame, Header, read_header
+from fedsite.protocol.messages import CONTROL, Frame, Header, read_header
 from fedsite.protocol.plan import LocalPlan, ProtectionPlan, StrategyPlan
 from fedsite.server.runs import checkpoint
 from fedsite.server.runs.folder import RunDirectory
+from fedsite.server.sums.groups import Group, Parcel
 from tests import scaffold_sites
-from tests.simulated_fleet import Play, Played, SimulatedFleet
+from tests.simulated_fleet import INITIAL, Play, Played, SimulatedFleet
 
 LOCAL = LocalPlan(steps=3, sampling_rate=1.0, learning_rate=0.1, learning_rate_decay=0.9)
 CURVATURES, TARGETS = (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)
@@ -61,6 +64,25 @@ def test_two_rounds_in_secure_sums(tmp_path: Path) -> None:
     assert [worker.moved[2] for worker in workers] == pytest.approx(own, abs=1e-3)
     # What was kept goes when the run ends.
     assert not list(tmp_path.rglob("*.variate"))
+
+
+def test_a_site_that_is_shown_another_c_than_the_rest_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a model on which all gradients vanish, and a c that moves one site off it, would show that site's update."""
+    play, workers = make(tmp_path, "secagg", rounds=1)
+    west, to_mask = play.fleet["west"].key.public.id, Group.to_mask
+    other = weights.encode({name: np.full_like(value, 5.0) for name, value in INITIAL.items()})
+
+    def lying(group: Group) -> Parcel:
+        found = to_mask(group)
+        if group.sum.manifest.purpose != "train":
+            return found
+        return replace(found, blobs={**found.blobs, west: {**found.blobs[west], CONTROL: other}})
+
+    monkeypatch.setattr(Group, "to_mask", lying)
+    play.run()
+    assert [worker.trained for worker in workers] == [1, 1, 0]
 
 
 def test_an_update_that_came_late_has_moved_nothing(tmp_path: Path) -> None:
