@@ -39,7 +39,7 @@ import works  # noqa: E402
 
 from fedsite.simulations.vectorised import randomness, schedule  # noqa: E402
 
-RATES = {"ae": 0.05, "cnn": 0.05}
+RATES = {"ae": 0.05, "cnn": 0.01}
 # Multiply-adds of one window, forward: all layers, and the first alone, to whose input nothing is carried back.
 _AE = 2 * (64 * 192 + 192 * 64)
 _CNN = 28 * 28 * 9 * 16 + 14 * 14 * 9 * 16 * 32 + 1568 * 128 + 128 * 10
@@ -49,7 +49,9 @@ FLOP = {
 }
 SILENCE_S = 600.0  # of a contestant, before it is given up
 SAMPLE_S = 0.02  # between two looks at memory
-CLOSE = 1e-4  # of the final models' distance, over what the rounds have moved
+# Of the final models' distance, over what the rounds have moved: float32 sums in another order, and what a kink or a tie
+# makes of them round after round. At rates above these the convolutions' rounds are chaotic: 5e-2 after eleven.
+CLOSE = 1e-3
 
 
 class Contestant:
