@@ -29,7 +29,7 @@ class Trigger:
     def __post_init__(self) -> None:
         for name in ("steps", "features"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"simulation.attack.trigger.{name} is {getattr(self, name)}", allowed="at least 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}", allowed="at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ class AttackSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ConfigError(f"simulation.attack.kind is {self.kind!r}", allowed=", ".join(KINDS))
+            raise ConfigError(f"kind is {self.kind!r}", allowed=", ".join(KINDS))
         if not 0.0 < self.share <= 1.0:
-            raise ConfigError(f"simulation.attack.share is {self.share:g}", allowed="above 0, at most 1")
+            raise ConfigError(f"share is {self.share:g}", allowed="above 0, at most 1")
         if not 0.0 < self.fraction <= 1.0:
-            raise ConfigError(f"simulation.attack.fraction is {self.fraction:g}", allowed="above 0, at most 1")
+            raise ConfigError(f"fraction is {self.fraction:g}", allowed="above 0, at most 1")
         if not 0.0 < self.scale <= 1e4:
-            raise ConfigError(f"simulation.attack.scale is {self.scale:g}", allowed="above 0, at most 10,000")
+            raise ConfigError(f"scale is {self.scale:g}", allowed="above 0, at most 10,000")
         if self.source < EVERY:
-            raise ConfigError(f"simulation.attack.source is {self.source}", allowed="a class, or -1 for all of them")
+            raise ConfigError(f"source is {self.source}", allowed="a class, or -1 for all of them")

@@ -29,10 +29,10 @@ class AuditSpec:
 
     def __post_init__(self) -> None:
         if self.runs and self.runs < LEAST:
-            raise ConfigError(f"simulation.audit.runs is {self.runs}", allowed=f"0, or at least {LEAST}")
+            raise ConfigError(f"runs is {self.runs}", allowed=f"0, or at least {LEAST}")
         if not 2 <= self.canaries <= MOST:
-            raise ConfigError(f"simulation.audit.canaries is {self.canaries}", allowed=f"2 to {MOST}")
+            raise ConfigError(f"canaries is {self.canaries}", allowed=f"2 to {MOST}")
         if self.path not in PATHS:
-            raise ConfigError(f"simulation.audit.path is {self.path!r}", allowed=", ".join(PATHS))
+            raise ConfigError(f"path is {self.path!r}", allowed=", ".join(PATHS))
         if not 0.5 < self.confidence < 1.0:
-            raise ConfigError(f"simulation.audit.confidence is {self.confidence:g}", allowed="above 0.5, below 1")
+            raise ConfigError(f"confidence is {self.confidence:g}", allowed="above 0.5, below 1")

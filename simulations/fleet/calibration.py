@@ -73,7 +73,7 @@ def read(path: Path) -> Calibration:
         found = reports.decode(storage.read(path, limit=64 << 20).strip())
     except (StorageError, DocumentError) as error:
         raise ConfigError(
-            f"simulation.fleet.calibration {path}: {error.found}",
+            f"simulation.fleet.calibration: {error.found}",
             allowed="a report.json that fedsite demo wrote",
             next_step="fedsite demo",
         ) from None

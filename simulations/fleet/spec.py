@@ -21,13 +21,13 @@ class AvailabilitySpec:
     trace: str | None = None  # trace: CSV of site, from_s, to_s (seconds of the run); sites beyond the file's repeat it
 
     def __post_init__(self) -> None:
-        _range("fleet.availability.probability", self.probability, 0.0, 1.0)
+        _range("probability", self.probability, 0.0, 1.0)
         for name in ("from_hour", "to_hour", "start_hour"):
-            _range(f"fleet.availability.{name}", getattr(self, name), 0.0, 24.0)
-        _range("fleet.availability.zones", self.zones, 1, 24)
+            _range(name, getattr(self, name), 0.0, 24.0)
+        _range("zones", self.zones, 1, 24)
         if (self.kind == "trace") != (self.trace is not None):
             raise ConfigError(
-                f"fleet.availability.kind is {self.kind} and trace is {self.trace}",
+                f"kind is {self.kind} and trace is {self.trace}",
                 allowed="a trace with kind=trace, and only there",
                 next_step="simulation.fleet.availability.kind=trace simulation.fleet.availability.trace=FILE.csv",
             )
@@ -43,9 +43,9 @@ class SpeedSpec:
 
     def __post_init__(self) -> None:
         if self.windows_s is not None:
-            _range("fleet.speed.windows_s", self.windows_s, 1e-3, 1e12)
-        _range("fleet.speed.spread", self.spread, 0.0, 3.0)
-        _range("fleet.speed.jitter", self.jitter, 0.0, 3.0)
+            _range("windows_s", self.windows_s, 1e-3, 1e12)
+        _range("spread", self.spread, 0.0, 3.0)
+        _range("jitter", self.jitter, 0.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +61,10 @@ class LinkSpec:
     def __post_init__(self) -> None:
         for name in ("up", "down"):
             if getattr(self, name) is not None:
-                _range(f"fleet.link.{name}", getattr(self, name), 1.0, 1e12)
-        _range("fleet.link.latency_s", self.latency_s, 0.0, 3600.0)
-        _range("fleet.link.spread", self.spread, 0.0, 3.0)
-        _range("fleet.link.loss", self.loss, 0.0, 1.0)
+                _range(name, getattr(self, name), 1.0, 1e12)
+        _range("latency_s", self.latency_s, 0.0, 3600.0)
+        _range("spread", self.spread, 0.0, 3.0)
+        _range("loss", self.loss, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,11 +28,11 @@ class PartitionSpec:
     unit: Literal["auto", "window", "entity"] = "auto"
 
     def __post_init__(self) -> None:
-        _range("partition.alpha", self.alpha, 1e-3, 1e9)
-        _range("partition.labels", self.labels, 1, 1000)
-        _range("partition.sigma", self.sigma, 0.0, 5.0)
-        _range("partition.minimum", self.minimum, 1, 1_000_000)
-        _range("partition.bins", self.bins, 2, 1000)
+        _range("alpha", self.alpha, 1e-3, 1e9)
+        _range("labels", self.labels, 1, 1000)
+        _range("sigma", self.sigma, 0.0, 5.0)
+        _range("minimum", self.minimum, 1, 1_000_000)
+        _range("bins", self.bins, 2, 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +46,8 @@ class ShiftSpec:
     offset: float = 0.0  # deviation of o, in units of the channel's spread
 
     def __post_init__(self) -> None:
-        _range("shift.gain", self.gain, 0.0, 3.0)
-        _range("shift.offset", self.offset, 0.0, 100.0)
+        _range("gain", self.gain, 0.0, 3.0)
+        _range("offset", self.offset, 0.0, 100.0)
 
     @property
     def any(self) -> bool:
@@ -70,11 +70,11 @@ class DriftSpec:
     prior: float = 0.0  # share of a site's windows of all labels but one, drawn for it, that are gone in the last phase
 
     def __post_init__(self) -> None:
-        _range("drift.every", self.every, 0, 100_000)
-        _range("drift.phases", self.phases, 2, 1000)
-        _range("drift.gain", self.gain, 0.0, 3.0)
-        _range("drift.offset", self.offset, 0.0, 100.0)
-        _range("drift.prior", self.prior, 0.0, 1.0)
+        _range("every", self.every, 0, 100_000)
+        _range("phases", self.phases, 2, 1000)
+        _range("gain", self.gain, 0.0, 3.0)
+        _range("offset", self.offset, 0.0, 100.0)
+        _range("prior", self.prior, 0.0, 1.0)
 
     @property
     def any(self) -> bool:
@@ -88,7 +88,7 @@ def check_sites(sites: int) -> int:
     Raises:
         ConfigError: too few or too many.
     """
-    _range("simulation.sites", sites, 1, MOST_SITES)
+    _range("sites", sites, 1, MOST_SITES)
     return sites
 
 

@@ -23,7 +23,7 @@ class BaselineSettings:
     local_only: int = 10  # sites that train a model alone; 0: none
 
     def __post_init__(self) -> None:
-        _least("baselines.local_only", self.local_only, 0)
+        _least("local_only", self.local_only, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from fedsite.protocol import documents, shape, storage
-from fedsite.protocol.errors import ConfigError, FedsiteError
+from fedsite.protocol.errors import ConfigError, DocumentError, FedsiteError
 from fedsite.simulations.runs import results
 from fedsite.simulations.runs.results import Simulation
 
@@ -59,13 +59,20 @@ def read(folder: Path) -> Manifest | None:
     """The manifest of a folder; None where there is none.
 
     Raises:
-        DocumentError: a file of that name which is not one.
+        ConfigError: a file of that name which is not one.
         StorageError: it cannot be read.
     """
     path = folder / NAME
     if not path.exists():
         return None
-    return shape.read(Manifest, documents.document(storage.read(path, limit=_LIMIT).strip(), SCHEMA, limit=_LIMIT))
+    try:
+        return shape.read(Manifest, documents.document(storage.read(path, limit=_LIMIT).strip(), SCHEMA, limit=_LIMIT))
+    except DocumentError as error:
+        raise ConfigError(
+            f"{path}: {error.found}",
+            allowed="a manifest that fedsite simulate wrote",
+            next_step=error.next_step or "another folder: fedsite simulate --out FOLDER",
+        ) from None
 
 
 def write(folder: Path, manifest: Manifest) -> None:

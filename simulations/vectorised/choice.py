@@ -38,7 +38,11 @@ def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "
         ConfigError: there is no executor of that name, or it cannot do this job, or no such device.
     """
     if wanted not in (AUTO, *NAMES):
-        raise ConfigError(f"simulation.executor is {wanted!r}", allowed=nearest(wanted, [AUTO, *NAMES]))
+        raise ConfigError(
+            f"simulation.executor is {wanted!r}",
+            allowed=nearest(wanted, [AUTO, *NAMES]),
+            next_step=f"simulation.executor={AUTO}",
+        )
     if device != "cpu":
         from fedsite.simulations.vectorised import devices
 
@@ -50,7 +54,9 @@ def choose(job: Job, population: Population, wanted: str = AUTO, device: str = "
             return Chosen(executor=found, population=population, passed_over=tuple(passed))
         passed.append((name, found))
     raise ConfigError(
-        f"executor {wanted} cannot do this: {passed[-1][1]}", allowed=f"simulation.executor={AUTO} takes one that can"
+        f"executor {wanted} cannot do this: {passed[-1][1]}",
+        allowed="an executor that can do it",
+        next_step=f"simulation.executor={AUTO} takes the fastest of them",
     )
 
 

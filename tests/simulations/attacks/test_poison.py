@@ -95,9 +95,9 @@ def test_attacks_that_cannot_be_are_refused() -> None:
         poison(people(values=True), AttackSpec(kind="label-flip", source=1), 0)
     with pytest.raises(ConfigError, match="trigger of 4 readings"):
         triggered(people().x, Trigger(steps=4))
-    with pytest.raises(ConfigError, match=r"attack\.kind"):
+    with pytest.raises(ConfigError, match=r"kind is 'ddos'"):
         AttackSpec(kind="ddos")
-    with pytest.raises(ConfigError, match=r"attack\.share"):
+    with pytest.raises(ConfigError, match="share is 0"):
         AttackSpec(share=0.0)
-    with pytest.raises(ConfigError, match=r"trigger\.steps"):
+    with pytest.raises(ConfigError, match="steps is 0"):
         Trigger(steps=0)

@@ -118,7 +118,7 @@ def test_what_cannot_be_audited_is_refused() -> None:
         audit(ALL, PrivacyPlan(), 1, AuditSpec(runs=20))
     with pytest.raises(ConfigError, match="0 runs"):
         audit(ALL, private(ALL), 1, AuditSpec())
-    with pytest.raises(ConfigError, match=r"audit\.runs is 3"):
+    with pytest.raises(ConfigError, match="runs is 3"):
         AuditSpec(runs=3)
-    with pytest.raises(ConfigError, match=r"audit\.path"):
+    with pytest.raises(ConfigError, match="path is"):
         AuditSpec(path="guess")

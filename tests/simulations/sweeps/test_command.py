@@ -285,3 +285,10 @@ def test_the_page_of_one_run_shows_its_sites(toys: list[str], tmp_path: Path) ->
     page = Page(simulation_page.save(tmp_path / "out").read_text())
     assert "site4" in page.text
     assert any("per window, δ" in text for text in page.text)
+
+
+def test_a_manifest_that_is_none_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"manifest.json: schema None") as caught:
+        simulation_page.save(tmp_path)
+    assert caught.value.next_step
