@@ -7,6 +7,7 @@ its own. Only the baselines and the report are made here, from data that is the 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import platform
 import shutil
 import socket
@@ -164,6 +165,8 @@ def versions() -> dict[str, str]:
     """What the figures were made with."""
     names = ("fedsite", "flwr", "torch", "opacus", "onnxruntime", "cryptography", "numpy")
     found = {name: metadata.version(name) for name in names}
+    if importlib.util.find_spec("numba") is not None:
+        found["numba"] = metadata.version("numba")  # its kernels' bits are those of its compiler
     return {**found, "python": platform.python_version()}
 
 

@@ -131,7 +131,8 @@ def verdict(shown: Shown) -> str:
         if found is None:
             return f"{first.rounds} rounds over {first.sites:,} sites, and no holdout to judge the model on."
         over = f", the mean of {found.seeds} seeds" if found.seeds > 1 else ""
-        text = f"{first.rounds} rounds of {first.cohort:,} of {first.sites:,} sites give {name} {words.interval(found)}{over}."
+        who = f"{first.cohort:,} of {first.sites:,}" if first.cohort < first.sites else f"{first.sites:,}"
+        text = f"{first.rounds} rounds of {who} sites give {name} {words.interval(found)}{over}."
         central = seeds.estimate(run.metric.central for run in shown.groups[0].runs)
         if central is not None:
             text += f" Pooling all data in one place would give {words.interval(central)}."

@@ -192,7 +192,7 @@ def cells(known: Manifest, runs: Sequence[tuple[Cell, Simulation]]) -> str:
     for cell in known.cells:
         run, name = results.get(cell.key), campaign.name(known, cell) or " ".join(cell.overrides)
         if run is None:
-            why = f": {cell.failure.found}" if cell.failure else ""
+            why = f" {cell.failure.found}" if cell.failure else ""
             rows.append(
                 [escape(name), f'<span class="outcome {escape(cell.state)}">{escape(cell.state)}</span>{escape(why)}']
             )

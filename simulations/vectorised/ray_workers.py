@@ -30,7 +30,6 @@ from fedsite.simulations.vectorised.schedule import Chunk, shards
 from fedsite.simulations.vectorised.sums import Sum
 from fedsite.simulations.vectorised.workers import lost
 
-BACKEND: Final = "ray"
 _IN_FLIGHT: Final = 2  # groups of a round that are asked for ahead, for each actor: each has a sum as large as a model
 
 _log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from fedsite.privacy.sampling import SeededSource, SystemRandom
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan
 from fedsite.telemetry.dataset import Windows
+from tests.broken_sources import Scaled
 
 
 class Mean(nn.Module):
@@ -27,24 +28,6 @@ class Mean(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x[:, 0, :])
-
-
-class Scaled:
-    """A source whose normal draws are multiplied: 0 shows the clipped sum alone, 0.5 is half the noise."""
-
-    seeded = False
-
-    def __init__(self, factor: float, inner: sampling.Source) -> None:
-        self.factor, self.inner = factor, inner
-
-    def bits(self, n: int) -> np.ndarray:
-        return self.inner.bits(n)
-
-    def uniform(self, n: int) -> np.ndarray:
-        return self.inner.uniform(n)
-
-    def normal(self, n: int) -> np.ndarray:
-        return self.factor * self.inner.normal(n)
 
 
 def windows(x: list[list[float]], y: list[float], entity: list[int] | None = None) -> Windows:
