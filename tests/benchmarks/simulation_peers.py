@@ -49,7 +49,7 @@ FLOP = {
 }
 SILENCE_S = 600.0  # of a contestant, before it is given up
 SAMPLE_S = 0.02  # between two looks at memory
-# Of the final models' distance, over what the rounds have moved: float32 sums in another order, and what a kink or a tie
+# Of final models, over what the rounds have moved: float32 sums in another order, and what a kink or a tie
 # makes of them round after round. At rates above these the convolutions' rounds are chaotic: 5e-2 after eleven.
 CLOSE = 1e-3
 
