@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
-from fedsite.protocol import output
+from fedsite.protocol import output, shape
+from fedsite.simulations.audits.audit import Audited
 from fedsite.simulations.demo.figures import number
 from fedsite.simulations.runs.results import Simulation
 from fedsite.simulations.sweeps import seeds
@@ -38,6 +40,10 @@ def verdict(found: Simulation) -> list[str]:
             f"median {number(spread.median)}, best {number(spread.best)}"
         )
     lines.append(f"privacy: {claims(found)}")
+    if found.audit is not None:
+        lines.append(f"audit: {shape.read(Audited, found.audit)}")
+    if found.attack is not None:
+        lines.append(attack(found.attack, found.sites))
     lines.append(
         f"each site and round: {size(found.bytes_up_per_site_round)} up, {size(found.bytes_down_per_site_round)} down"
         + (f"; about {found.predicted_minutes:.2g} minutes in all" if found.predicted_minutes is not None else "")
@@ -45,6 +51,14 @@ def verdict(found: Simulation) -> list[str]:
     lines.append(f"engine {found.engine}, executor {found.executor}: {number(found.seconds_per_round)} s a round")
     lines += [f"  not {name}: {reason}" for name, reason in found.passed_over.items()]
     return lines
+
+
+def attack(done: Mapping[str, Any], sites: int) -> str:
+    """Who attacked, and what came of it."""
+    text = f"attack: {done['kind']} by {done['attackers']} of {sites} sites"
+    if done.get("success") is None:
+        return text
+    return f"{text}, success {number(done['success'])} (before round 1: {_text(done['success_at_start'])})"
 
 
 def claims(found: Simulation) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from fedsite.privacy import clipping
 from fedsite.privacy.sampling import SeededSource
-from fedsite.protocol import documents
+from fedsite.protocol import documents, shape
 from fedsite.protocol.errors import ConfigError
 from fedsite.protocol.plan import LocalPlan, PrivacyPlan
 from fedsite.simulations.audits.audit import Audited, audit
@@ -58,7 +58,7 @@ def test_a_true_claim_survives_and_half_the_noise_would_be_noticed(path: str, lo
     assert 0.0 < found.epsilon_lower < found.epsilon_claimed == pytest.approx(4.0, abs=0.05)
     assert found.right > 0.6 * found.guesses > 0
     assert "half the noise would be noticed" in str(found)
-    assert json.loads(documents.canonical(found.plain)) == found.plain
+    assert shape.read(Audited, json.loads(documents.canonical(found.plain))) == found
 
 
 @pytest.mark.parametrize("path", PATHS)

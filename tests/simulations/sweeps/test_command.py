@@ -19,7 +19,7 @@ from fedsite.protocol import documents
 from fedsite.protocol.errors import ConfigError, ExitCode
 from fedsite.simulations.engine import Round
 from fedsite.simulations.pages import page as simulation_page
-from fedsite.simulations.runs import results, study
+from fedsite.simulations.runs import results, study, words
 from fedsite.simulations.sweeps import campaign, manifest, tables
 from fedsite.simulations.sweeps.manifest import Manifest
 from tests import toy_study
@@ -188,6 +188,7 @@ def test_attackers_and_a_fleet_are_told_of(toys: list[str], tmp_path: Path) -> N
     found = once(toys, tmp_path / "out", Looking(), *fleet, *attack, "protection=sealed")
     assert found.attack is not None
     assert (found.attack["kind"], found.attack["attackers"]) == ("sign-flip", 1)
+    assert "attack: sign-flip by 1 of 5 sites" in words.verdict(found)
     assert found.fleet is not None
     assert found.fleet.present < 5
     assert [done.drawn for done in found.curve] != [5] * 4
