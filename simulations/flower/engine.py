@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -133,7 +134,7 @@ class _Run:
                 self._error = error
 
         try:
-            with _hushed("flwr"):
+            with _hushed("flwr"), _on_interrupt(self._stop.set):
                 run_simulation(
                     server_app=app,
                     client_app=self._nodes().app(),
@@ -255,6 +256,25 @@ def _hushed(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _on_interrupt(first: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `first` before it raises: Flower waits for its ServerApp, which has to know by then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    found = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number: int, frame: Any) -> None:
+        first()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, found)
 
 
 def _bytes(data: Any) -> int:
