@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -68,7 +69,9 @@ def chunks(
     size: int = CHUNK,
     gains: NDArray[np.float32] | None = None,
 ) -> list[Chunk]:
-    """Cut a cohort; sites of equal samples stay in order. `gains`: of every site of the population.
+    """Cut a cohort into chunks of `size` sites at most; sites of equal samples stay in order.
+
+    `gains` are of every site of the population.
 
     Raises:
         DataError: a site has no windows.
@@ -82,7 +85,11 @@ def chunks(
         )
     ordered = sites[np.argsort(-counts, kind="stable")]
     whole = Chunk(round=round_number, sites=ordered, gains=None if gains is None else gains[ordered])
-    return [whole.part(slice(start, start + size)) for start in range(0, len(sites), size)]
+    pieces = math.ceil(len(sites) / size)
+    # Of like size, and an even number of them: two workers have as much to do each.
+    pieces = min(pieces + pieces % 2, len(sites)) if pieces > 1 else pieces
+    ends = [math.ceil(len(sites) * piece / pieces) for piece in range(pieces + 1)] if pieces else []
+    return [whole.part(slice(start, end)) for start, end in pairwise(ends)]
 
 
 def shards(population: Population, cut: list[Chunk], workers: int) -> list[list[Chunk]]:

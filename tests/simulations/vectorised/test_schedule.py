@@ -71,10 +71,13 @@ def test_an_entity_joins_with_all_its_windows() -> None:
 def test_chunks_hold_everybody_and_shards_are_even() -> None:
     people = population("value")
     cut = schedule.chunks(people, np.arange(5), 1, size=2)
-    assert [chunk.sites.tolist() for chunk in cut] == [[2, 4], [0, 3], [1]]
+    assert [chunk.sites.tolist() for chunk in cut] == [[2, 4], [0], [3], [1]]
+    assert [len(chunk.sites) for chunk in schedule.chunks(population("value", (3,) * 100), np.arange(100), 1)] == [
+        17, 17, 16, 17, 17, 16
+    ]  # fmt: skip
     assert [[chunk.sites.tolist() for chunk in shard] for shard in schedule.shards(people, cut, 2)] == [
         [[2, 4]],
-        [[0, 3], [1]],
+        [[0], [3], [1]],
     ]
 
 
