@@ -27,7 +27,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)
-	@$(BIN)/python -m pytest -m '$(SELECT)'
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m '$(SELECT)'
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
