@@ -140,7 +140,7 @@ def _run(
         for seed in chosen:
             each = (*values, f"seed={seed}")
             asked = settings.compose([*each, *hidden])
-            if hidden[-1].startswith("model.name=") and asked.simulation.workers > 1:
+            if f"model.name={OWN_MODEL}" in hidden and asked.simulation.workers > 1:
                 raise ConfigError(
                     f"simulation.workers is {asked.simulation.workers} with a model of your own",
                     allowed="1: other processes do not know the model",

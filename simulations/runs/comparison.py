@@ -17,7 +17,7 @@ import numpy as np
 from fedsite.client.work.judging import scaled
 from fedsite.protocol import documents, shape, storage
 from fedsite.protocol.errors import FedsiteError
-from fedsite.protocol.plan import LocalPlan, PrivacyPlan, RoundPlan
+from fedsite.protocol.plan import LocalPlan, PrivacyPlan, RoundPlan, StrategyPlan
 from fedsite.server.strategies.fedavg import FedAvg
 from fedsite.simulations import engine
 from fedsite.simulations.engine import Scale
@@ -165,7 +165,9 @@ def _central(run: Against) -> tuple[RoundPlan, Epochs | None]:
 def _open(plan: RoundPlan) -> RoundPlan:
     """Without privacy, as the task recommends it then; staying near the round's start (FedProx) is for federations."""
     task = read_task(plan.task)
-    plan = dataclasses.replace(plan, privacy=PrivacyPlan(), local=_recommended(plan, task))
+    local = _recommended(plan, task)
+    # A baseline has no federation: runs that differ in their strategy have the same one.
+    plan = dataclasses.replace(plan, privacy=PrivacyPlan(), local=local, strategy=StrategyPlan())
     return _local(plan, proximal=0.0)
 
 

@@ -45,6 +45,15 @@ def test_a_notebook_shows_the_curves(result: Result) -> None:
     assert set(result.metric) == {"fedavg", "fedadam"}
 
 
+def test_baselines_are_trained_where_they_are_asked_for(toys: tuple[str, list[str]], result: Result) -> None:
+    task, rest = toys
+    rest = [item for item in rest if not item.startswith("simulation.baselines")]
+    (found,) = simulate(task, *rest, rounds=1, baselines=True).runs
+    assert found.metric.central is not None
+    assert found.metric.local_only is not None
+    assert result.runs[0].metric.central is None
+
+
 def test_own_strategy_and_own_model(toys: tuple[str, list[str]]) -> None:
     import torch
     from torch import nn
