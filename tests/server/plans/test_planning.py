@@ -14,7 +14,7 @@ from fedsite.protocol import weights
 from fedsite.protocol.errors import BudgetError, ConfigError, IntegrityError
 from fedsite.server.plans import planning
 from fedsite.server.plans.planning import Planned
-from fedsite.server.settings import compose
+from fedsite.server.settings import choices, compose
 from fedsite.telemetry.task import load_task
 
 FEDERATION = "0" * 32
@@ -32,6 +32,14 @@ def test_private_recommendations_lie_over_the_plain_ones() -> None:
     assert private["rounds"] == task.training.private["rounds"]
     assert private["local"] == {**task.training.local, **task.training.private["local"]}
     assert "local" in task.training.private  # the task itself is not changed
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_makes_a_plan_that_keeps_its_claim(name: str) -> None:
+    plan = make(f"experiment={name}").plan
+    assert plan.privacy.epsilon is not None
+    assert plan.cost.epsilon is not None
+    assert 0.9 * plan.privacy.epsilon < plan.cost.epsilon <= plan.privacy.epsilon
 
 
 def test_overrides_win() -> None:
